@@ -1,0 +1,431 @@
+//! The local API's vocabulary: every request, response and error, defined once for daemon, client and command line.
+//!
+//! HTTP/1.1 with JSON over a Unix socket; all paths below `/v1`. Times are RFC 3339 in UTC, durations `humantime`
+//! ("2160h"), addresses `IP:PORT` (`[IP]:PORT` for IPv6). Errors are problem details (RFC 9457), see [`Problem`].
+//!
+//! Unknown fields in requests are refused (a misspelt option must not be ignored), in responses they are ignored (an
+//! older client reads a newer daemon).
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Availability, ClusterId, NodeId, Role, Status};
+
+/// Where the daemon listens when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/gossipd/gossipd.sock";
+/// The port of gossip, UDP and TCP, when nobody says otherwise.
+pub const DEFAULT_PORT: u16 = 7946;
+/// Media type of [`Problem`].
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Is this daemon in a cluster?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub enum ClusterState {
+    /// In none: it waits for `init` or `join`.
+    Inactive,
+    /// In one.
+    Active,
+}
+
+/// The daemon itself: `GET /v1/self`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct SelfInfo {
+    /// Its id.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub id: NodeId,
+    /// Its host name.
+    pub hostname: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// In a cluster or not.
+    pub state: ClusterState,
+    /// The cluster it is in; none while inactive.
+    pub cluster: Option<ClusterInfo>,
+}
+
+/// The cluster as this node is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct ClusterInfo {
+    /// The cluster's id.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub id: ClusterId,
+    /// SHA-256 of the cluster CA's certificate, as in join tokens (base 36).
+    pub ca_digest: String,
+    /// What this node may do.
+    pub role: Role,
+    /// This life of the node.
+    pub generation: u64,
+    /// Where gossip listens.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub listen_addr: SocketAddr,
+    /// What others are told.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub advertise_addr: SocketAddr,
+    /// Where overlay traffic goes.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub data_path_addr: IpAddr,
+    /// End of this node's certificate.
+    pub certificate_expires_at: String,
+    /// A full-state exchange with another member has happened since the start, or there is nobody to have it with.
+    pub joined: bool,
+    /// Managers known, this node included.
+    pub managers: usize,
+    /// Members known that have not left, this node included.
+    pub nodes: usize,
+    /// This daemon's count of visible changes.
+    pub revision: u64,
+}
+
+/// One node as this daemon knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Member {
+    /// Its id.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub id: NodeId,
+    /// Its host name; none until its record has arrived (as are role, availability, data path, version, platform).
+    pub hostname: Option<String>,
+    /// Where its gossip is reached.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub address: SocketAddr,
+    /// What gossip says of it.
+    pub status: Status,
+    /// Since when it has that status, by this daemon's clock.
+    pub since: String,
+    /// What was decided about it.
+    pub availability: Option<Availability>,
+    /// What it may do.
+    pub role: Option<Role>,
+    /// Where overlay traffic to it goes.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    pub data_path_addr: Option<IpAddr>,
+    /// Version of its daemon.
+    pub version: Option<String>,
+    /// Its operating system and architecture.
+    pub platform: Option<Platform>,
+    /// When it joined the cluster.
+    pub joined_at: Option<String>,
+    /// This life of it.
+    pub generation: u64,
+    /// SWIM's incarnation within this life.
+    pub incarnation: u16,
+    /// Milliseconds since its last datagram; none for this node itself, or when none has come yet.
+    pub last_heard_ms: Option<u64>,
+    /// Round trip of the last answered probe, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// It is the node that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+}
+
+/// A node's platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Platform {
+    /// Operating system.
+    pub os: String,
+    /// Architecture.
+    pub arch: String,
+}
+
+/// `GET /v1/members`: all nodes at one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Members {
+    /// The daemon's count of visible changes.
+    pub revision: u64,
+    /// By host name, then id.
+    pub members: Vec<Member>,
+}
+
+/// Filters of `GET /v1/members`. Values of one key are alternatives, different keys must all fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::IntoParams))]
+pub struct MemberFilter {
+    /// Comma-separated statuses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Comma-separated roles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Comma-separated availabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub availability: Option<String>,
+    /// Comma-separated beginnings of host names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Comma-separated beginnings of ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Where a node listens and what it tells others; what is left out comes from the daemon's configuration.
+///
+/// Addresses are `IP`, `IP:PORT`, `INTERFACE` or `INTERFACE:PORT` (IPv6 in brackets when a port follows).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct NodeOptions {
+    /// Where gossip listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_addr: Option<String>,
+    /// What others are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_addr: Option<String>,
+    /// Where overlay traffic goes (no port).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_path_addr: Option<String>,
+    /// The availability to start with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+}
+
+/// `POST /v1/cluster/init`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct InitRequest {
+    /// Addresses and availability of this node.
+    pub node: NodeOptions,
+    /// Validity of the certificates that this cluster issues, "2160h" when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_expiry: Option<String>,
+}
+
+/// The answer to [`InitRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct InitResponse {
+    /// This node.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub node_id: NodeId,
+    /// The new cluster.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub cluster_id: ClusterId,
+    /// Where joiners reach this node.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub advertise_addr: SocketAddr,
+    /// Token for workers.
+    pub worker_token: String,
+    /// Token for managers.
+    pub manager_token: String,
+}
+
+/// `POST /v1/cluster/join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct JoinRequest {
+    /// A join token of the cluster.
+    pub token: String,
+    /// Members to ask, `HOST` or `HOST:PORT`; tried in order.
+    pub remotes: Vec<String>,
+    /// Addresses and availability of this node.
+    #[serde(default)]
+    pub node: NodeOptions,
+}
+
+/// The answer to [`JoinRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct JoinResponse {
+    /// This node.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub node_id: NodeId,
+    /// The cluster joined.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub cluster_id: ClusterId,
+    /// The role that the token gave.
+    pub role: Role,
+    /// The manager that admitted this node.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub admitted_by: SocketAddr,
+    /// Members known after the join, this node included.
+    pub nodes: usize,
+}
+
+/// `POST /v1/cluster/leave`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct LeaveRequest {
+    /// Leave although this is the last manager (the cluster could admit nobody any more), or a manager at all.
+    pub force: bool,
+}
+
+/// The answer to [`LeaveRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct LeaveResponse {
+    /// A member has acknowledged it; otherwise the others will find this node down.
+    pub acknowledged: bool,
+}
+
+/// A join token: `GET /v1/join-tokens/{role}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct JoinToken {
+    /// The role it gives.
+    pub role: Role,
+    /// `GDTKN-1-…`; none when it was revoked.
+    pub token: Option<String>,
+    /// Not valid from then on; none: no end.
+    pub expires_at: Option<String>,
+    /// Joins left; none: no limit.
+    pub uses_left: Option<u32>,
+    /// Where joiners reach this manager.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub remote: SocketAddr,
+    /// After a change: managers that have not confirmed it yet, and may still accept the old token.
+    #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
+    pub unconfirmed: Vec<NodeId>,
+}
+
+/// `POST /v1/join-tokens/{role}/rotate`: a new token in place of the old one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct RotateRequest {
+    /// How long it is valid ("24h"); no end when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// How many joins it allows; no limit when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_uses: Option<u32>,
+    /// Only make the old one invalid: nobody joins with this role until the next rotation.
+    pub revoke: bool,
+}
+
+/// `GET /v1/health`: 200 when the daemon does its work (also while it waits for `init` or `join`), else 503.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Health {
+    /// In a cluster or not.
+    pub state: ClusterState,
+    /// The protocol task answers.
+    pub alive: bool,
+    /// As in [`ClusterInfo`].
+    pub joined: bool,
+}
+
+/// A request was refused or failed (RFC 9457). Unless `detail` says otherwise, nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// What kind of problem, `urn:gossipd:problem:CODE`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The kind in words.
+    pub title: String,
+    /// What was wrong, with the value, and what to do.
+    pub detail: String,
+    /// Candidates, when a name fits several nodes or an address could not be decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
+}
+
+/// The kinds of [`Problem`]: code, HTTP status, title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// The request cannot be understood. The caller's fault.
+    BadRequest,
+    /// The caller may not do this.
+    Forbidden,
+    /// No such thing.
+    NotFound,
+    /// A name fits several nodes.
+    Ambiguous,
+    /// The daemon is in no cluster.
+    NotInCluster,
+    /// The daemon is in a cluster already.
+    AlreadyInCluster,
+    /// Only managers can do this.
+    NotManager,
+    /// The daemon's present state does not allow it.
+    Conflict,
+    /// The cluster refused: a bad token, for example.
+    Refused,
+    /// No member could be reached.
+    Unreachable,
+    /// The daemon failed. Its fault.
+    Internal,
+}
+
+impl ProblemKind {
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Ambiguous,
+        Self::NotInCluster,
+        Self::AlreadyInCluster,
+        Self::NotManager,
+        Self::Conflict,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Internal,
+    ];
+
+    const fn row(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::BadRequest => ("bad-request", 400, "bad request"),
+            Self::Forbidden => ("forbidden", 403, "not permitted"),
+            Self::NotFound => ("not-found", 404, "not found"),
+            Self::Ambiguous => ("ambiguous", 409, "ambiguous name"),
+            Self::NotInCluster => ("not-in-cluster", 409, "not in a cluster"),
+            Self::AlreadyInCluster => ("already-in-cluster", 409, "already in a cluster"),
+            Self::NotManager => ("not-manager", 409, "not a manager"),
+            Self::Conflict => ("conflict", 409, "not possible now"),
+            Self::Refused => ("refused", 422, "refused by the cluster"),
+            Self::Unreachable => ("unreachable", 502, "no member reached"),
+            Self::Internal => ("internal", 500, "internal error"),
+        }
+    }
+
+    /// The last part of [`Problem::kind`].
+    pub const fn code(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status.
+    pub const fn status(self) -> u16 {
+        self.row().1
+    }
+
+    /// The problem with its detail.
+    pub fn problem(self, detail: impl Into<String>) -> Problem {
+        let (code, status, title) = self.row();
+        Problem {
+            kind: format!("urn:gossipd:problem:{code}"),
+            status,
+            title: title.to_owned(),
+            detail: detail.into(),
+            candidates: Vec::new(),
+        }
+    }
+}
+
+impl Problem {
+    /// Which kind it is; none when a newer daemon made it.
+    pub fn known_kind(&self) -> Option<ProblemKind> {
+        let code = self.kind.strip_prefix("urn:gossipd:problem:")?;
+        ProblemKind::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// Adds candidates.
+    #[must_use]
+    pub fn with_candidates(self, candidates: Vec<String>) -> Self {
+        Self { candidates, ..self }
+    }
+}

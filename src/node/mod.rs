@@ -1,0 +1,634 @@
+//! The protocol, sans-IO: one [`Node`] is one member of a cluster, without clock, socket or thread.
+//!
+//! # How it is driven
+//! [`Node`]'s methods are of three kinds:
+//! * getters ([`Node::members`], [`Node::next_timeout_us`], [`Node::stats`], …), free of effects;
+//! * `handle_*`, which take one input each ([`Node::handle_datagram`], [`Node::handle_request`],
+//!   [`Node::handle_reply`], [`Node::handle_command`], [`Node::handle_timeout`]) together with the time;
+//! * [`Node::poll_effect`], which hands out what is to be done, in the order in which it must be done.
+//!
+//! After each `handle_*` the caller drains the effects, then waits until [`Node::next_timeout_us`] or the next input.
+//! Bytes come in as they were on the wire and go out as they go on the wire: a simulator that moves them runs what
+//! production runs.
+//!
+//! # What is inside
+//! foca does SWIM (probes, suspicion, gossip of membership). Around it, through its public API: a member table with the
+//! owners' records ([`Member`]), a filter that keeps from foca what is no news, full-state exchanges (join, periodic
+//! sync, healing), records spread as rumours of our own, leave as a member's own word, generations that jump past
+//! whatever the cluster remembers, and guards against foca's habits (`swim`).
+//!
+//! Nothing here knows what time it is, draws chance from outside, or depends on the order of a hash map.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+mod codec;
+mod config;
+mod identity;
+mod records;
+mod spread;
+mod stats;
+mod swim;
+mod sync;
+mod table;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
+pub use self::identity::Identity;
+use self::spread::Spread;
+pub use self::stats::{Kind, Stats, Traffic};
+use self::swim::Foca;
+use self::table::{Change, Table};
+pub use self::table::{Member, Swim};
+use self::timers::{Timer, Timers};
+use crate::record::{ClusterId, NodeId, NodeRecord, Role, Status, Version};
+use crate::wire::datagram::{self, RecordEnvelope, Section};
+use crate::wire::exchange::Liveness;
+use crate::wire::{Channel, DropCause, Keyring};
+
+/// Effects waiting to be drained, at most; a caller that drains after each input never comes near.
+const EFFECTS_MAX: usize = 262_144;
+/// How long a leave waits for a member to acknowledge it, in microseconds.
+const LEAVE_DEADLINE_US: u64 = 2_000_000;
+/// Time between two sweeps for what is past retention, in microseconds.
+const REAP_INTERVAL_US: u64 = 10_000_000;
+
+/// Both clocks of a machine, read at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Monotonic, in microseconds, from any origin.
+    pub mono_us: u64,
+    /// Wall clock, in milliseconds since the Unix epoch. May step.
+    pub unix_ms: u64,
+}
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id.
+    pub id: NodeId,
+    /// Its generation: higher than that of any earlier life, and already persisted.
+    pub generation: u64,
+    /// The address that it tells others.
+    pub addr: SocketAddr,
+    /// What it says of itself.
+    pub record: NodeRecord,
+    /// The datagram keys.
+    pub keyring: Keyring,
+    /// 32 bytes of the operating system's randomness, new at every start.
+    pub seed: [u8; 32],
+    /// Addresses to find others at.
+    pub contacts: Vec<SocketAddr>,
+    /// The protocol's constants.
+    pub config: Config,
+}
+
+/// Names an exchange until its reply or failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(u64);
+
+/// Something that the caller has to do. Effects are to be carried out in order: what follows a
+/// [`Effect::PersistGeneration`] must not happen before that generation is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make sure that no later life starts with this generation or a lower one.
+    PersistGeneration(u64),
+    /// Send a datagram.
+    Send {
+        /// Where to.
+        to: SocketAddr,
+        /// Sealed bytes.
+        bytes: Vec<u8>,
+    },
+    /// Ask the node at `to`, over TLS, and bring back its reply.
+    Exchange {
+        /// To be given back with the reply.
+        id: ExchangeId,
+        /// Where to.
+        to: SocketAddr,
+        /// Who must answer there; none: whoever has a certificate of this cluster.
+        peer: Option<NodeId>,
+        /// An encoded [`crate::wire::exchange::Request`].
+        request: Vec<u8>,
+    },
+    /// Tell whoever listens.
+    Event(Event),
+}
+
+/// Why a member changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It was heard of through gossip.
+    Gossip,
+    /// It spoke to this node.
+    Contact,
+    /// It was in a full-state exchange.
+    Exchange,
+    /// Its probe timed out here.
+    ProbeTimeout,
+    /// It said goodbye.
+    Left,
+    /// It changed what it says of itself.
+    Record,
+    /// It is past its retention.
+    Retention,
+    /// This node itself.
+    Own,
+}
+
+impl Cause {
+    /// The word used in logs and streams.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gossip => "gossip",
+            Self::Contact => "contact",
+            Self::Exchange => "exchange",
+            Self::ProbeTimeout => "probe-timeout",
+            Self::Left => "left",
+            Self::Record => "record",
+            Self::Retention => "retention",
+            Self::Own => "own",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A member appeared (`old` is none), changed, or was forgotten (`new` is none).
+    Member {
+        /// This node's count of visible changes.
+        revision: u64,
+        /// Why.
+        cause: Cause,
+        /// Before.
+        old: Option<Box<Member>>,
+        /// After.
+        new: Option<Box<Member>>,
+    },
+    /// The first full-state exchange since the start is done.
+    Joined {
+        /// With whom.
+        with: NodeId,
+    },
+    /// The leave is known to a member, or nobody acknowledged it in time.
+    LeaveDone {
+        /// A member has it.
+        acknowledged: bool,
+    },
+    /// Another live node seems to use this node's id; this one stops fighting for it for a while.
+    IdentityConflict {
+        /// Where the other one was seen.
+        addr: SocketAddr,
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+/// What a caller may order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Say goodbye. [`Event::LeaveDone`] follows.
+    Leave,
+    /// Learn of further addresses to find others at.
+    AddContacts(Vec<SocketAddr>),
+}
+
+/// Whom the other end of an exchange has proven to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id, from its certificate.
+    pub id: NodeId,
+    /// Its role, from its certificate.
+    pub role: Role,
+}
+
+/// An exchange brought no reply. Nothing was changed here; the other side may have taken the request in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// Nobody answered there in time.
+    #[error("unreachable")]
+    Unreachable,
+    /// Somebody else answered there, or a stranger.
+    #[error("not the expected peer")]
+    WrongPeer,
+    /// The exchange broke off.
+    #[error("broken off")]
+    Broken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Sync,
+    Push,
+    LeavePush,
+}
+
+/// One member of a cluster.
+pub struct Node {
+    config: Config,
+    foca: Foca,
+    channel: Channel,
+    rng: ChaCha12Rng,
+    table: Table,
+    timers: Timers,
+    effects: VecDeque<Effect>,
+    stats: Stats,
+
+    started_ms: u64,
+    record: Arc<NodeRecord>,
+    envelope: RecordEnvelope,
+    seq: u64,
+    incarnation: u16,
+
+    spread: Spread,
+    spread_armed: bool,
+    missing: BTreeSet<NodeId>,
+    want_armed: bool,
+
+    contacts: BTreeSet<SocketAddr>,
+    exchanges: BTreeMap<ExchangeId, Purpose>,
+    exchange_count: u64,
+    rejoin_wait_us: u64,
+    /// When the next [`Timer::Rejoin`] counts; an earlier one is left over.
+    rejoin_due_us: u64,
+    joined: bool,
+    /// foca has been answered under its present identity.
+    connected: bool,
+    leaving: bool,
+    leave_told: bool,
+
+    ping: Option<(u8, NodeId, u64)>,
+    token: Option<foca::TimerToken>,
+    /// When this node renewed its identity lately.
+    renewed_us: VecDeque<u64>,
+    size_digits: u32,
+    revision: u64,
+}
+
+impl Node {
+    /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
+    pub fn new(start: Start, now: Now) -> Self {
+        let Start { cluster, id, generation, addr, record, keyring, seed, contacts, config } = start;
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut channel_seed = [0_u8; 32];
+        rng.fill_bytes(&mut channel_seed);
+        let identity = Identity { id, generation, addr };
+        let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
+        let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
+        let mut timers = Timers::default();
+        let jitter = rng.random_range(0..=config.sync_interval_ms * 1_000);
+        timers.submit(now.mono_us, Timer::Rejoin);
+        timers.submit(now.mono_us + config.sync_interval_ms * 1_000 / 2 + jitter, Timer::Sync);
+        timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
+        let mut contacts: BTreeSet<_> = contacts.into_iter().take(sync::CONTACTS_MAX).collect();
+        contacts.remove(&addr);
+        Self {
+            rejoin_wait_us: config.rejoin_interval_ms * 1_000,
+            config,
+            foca,
+            channel: Channel::new(cluster, id, keyring, channel_seed),
+            rng,
+            table: Table::default(),
+            timers,
+            effects: VecDeque::new(),
+            stats: Stats::default(),
+            started_ms: now.unix_ms,
+            record: Arc::new(record),
+            envelope,
+            seq: 1,
+            incarnation: 0,
+            spread: Spread::default(),
+            spread_armed: false,
+            missing: BTreeSet::new(),
+            want_armed: false,
+            contacts,
+            exchanges: BTreeMap::new(),
+            exchange_count: 0,
+            rejoin_due_us: now.mono_us,
+            joined: false,
+            connected: false,
+            leaving: false,
+            leave_told: false,
+            ping: None,
+            token: None,
+            renewed_us: VecDeque::new(),
+            size_digits: 1,
+            revision: 1,
+        }
+    }
+
+    // ---- getters -------------------------------------------------------------------------------------------------
+
+    /// This node's own life.
+    pub fn identity(&self) -> Identity {
+        *self.foca.identity()
+    }
+
+    /// All members, this node among them, by id.
+    pub fn members(&self) -> Vec<Member> {
+        let mut members: Vec<_> = self.table.iter().cloned().collect();
+        members.push(self.own_member());
+        members.sort_by_key(|member| member.swim.identity.id);
+        members
+    }
+
+    /// How many members have which status, this node among them.
+    pub fn count_by_status(&self) -> BTreeMap<Status, usize> {
+        let mut counts: BTreeMap<_, _> = Status::ALL.iter().map(|status| (*status, 0)).collect();
+        for status in self.table.iter().map(|member| member.status).chain([Status::Ready]) {
+            *counts.entry(status).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Managers other than this node that may be asked: their ids and addresses.
+    pub fn managers(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.table
+            .iter_active()
+            .filter(|member| member.record.as_ref().is_some_and(|record| record.role == Role::Manager))
+            .map(|member| (member.swim.identity.id, member.swim.identity.addr))
+            .collect()
+    }
+
+    /// Addresses worth keeping for the next start: of everybody who has not said goodbye, and contacts.
+    pub fn contacts(&self) -> Vec<SocketAddr> {
+        let known = self.table.iter().filter(|member| member.status != Status::Left);
+        let addresses: BTreeSet<_> = known.map(|member| member.swim.identity.addr).collect();
+        addresses.into_iter().chain(self.contacts.iter().copied()).take(sync::CONTACTS_MAX).collect()
+    }
+
+    /// This node's count of visible changes.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether a full-state exchange has happened since the start.
+    pub const fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// When [`Node::handle_timeout`] is due, on the monotonic clock, in microseconds.
+    pub fn next_timeout_us(&self) -> Option<u64> {
+        self.timers.next_us()
+    }
+
+    /// Counters since the start.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Lengths of the internal queues, by name.
+    pub fn queue_depths(&self) -> [(&'static str, usize); 5] {
+        [
+            ("timers", self.timers.len()),
+            ("swim-updates", self.foca.updates_backlog()),
+            ("record-rumours", self.spread.len()),
+            ("records-missing", self.missing.len()),
+            ("exchanges", self.exchanges.len()),
+        ]
+    }
+
+    /// Differences between the member table and foca's own list. Always empty; costs O(N log N); for tests and the
+    /// simulator.
+    pub fn mirror_errors(&self) -> Vec<String> {
+        let me = self.identity().id;
+        let theirs: BTreeMap<_, _> = self
+            .foca
+            .iter_membership_state()
+            .filter(|member| member.id().id != me)
+            .map(|member| {
+                let liveness = codec::liveness(member.state());
+                (member.id().id, Swim { identity: *member.id(), incarnation: member.incarnation(), liveness })
+            })
+            .collect();
+        let ours: BTreeMap<_, _> = self.table.iter_all().map(|member| (member.swim.identity.id, member.swim)).collect();
+        let ids: BTreeSet<_> = ours.keys().chain(theirs.keys()).copied().collect();
+        ids.into_iter()
+            .filter(|id| ours.get(id) != theirs.get(id))
+            .map(|id| format!("{id}: table {:?}, foca {:?}", ours.get(&id), theirs.get(&id)))
+            .collect()
+    }
+
+    // ---- inputs --------------------------------------------------------------------------------------------------
+
+    /// Takes in a datagram as it was received; it is opened in place. What does not belong here is counted and dropped.
+    pub fn handle_datagram(&mut self, now: Now, datagram: &mut [u8]) {
+        let len = datagram.len();
+        if len > self.config.datagram_bytes_max {
+            return self.stats.count_drop(DropCause::Oversized);
+        }
+        let outcome = match self.channel.open(datagram) {
+            Ok(opened) => self.handle_payload(now, opened.sender, opened.payload, len),
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = outcome {
+            self.stats.count_drop(cause);
+        }
+        self.arm_want(now);
+    }
+
+    /// Answers a request that `peer` made over TLS.
+    ///
+    /// # Errors
+    /// [`crate::wire::DecodeError`] when the request is malformed or says something that its sender may not say; nothing
+    /// was changed then.
+    pub fn handle_request(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        request: &[u8],
+    ) -> Result<Vec<u8>, crate::wire::DecodeError> {
+        let reply = self.answer(now, peer, request)?;
+        self.stats.exchanges_answered += 1;
+        Ok(reply.to_bytes())
+    }
+
+    /// Takes in the reply to an exchange, or its failure.
+    pub fn handle_reply(&mut self, now: Now, id: ExchangeId, outcome: Result<(Peer, &[u8]), ExchangeError>) {
+        if let Some(purpose) = self.exchanges.remove(&id) {
+            self.finish_exchange(now, purpose, outcome);
+        }
+    }
+
+    /// Carries out an order.
+    pub fn handle_command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Leave => self.leave(now),
+            Command::AddContacts(addresses) => {
+                let me = self.identity().addr;
+                self.contacts.extend(addresses.into_iter().filter(|addr| *addr != me));
+                while self.contacts.len() > sync::CONTACTS_MAX {
+                    self.contacts.pop_last();
+                }
+                self.arm_rejoin(now.mono_us);
+            }
+        }
+    }
+
+    /// Does what is due. To be called at [`Node::next_timeout_us`]; late is fine.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.mono_us) {
+            match timer {
+                Timer::Swim(timer) => self.swim_timer(now, timer),
+                Timer::Sync => self.sync_timer(now),
+                Timer::Rejoin => self.rejoin_timer(now),
+                Timer::Spread => self.spread_timer(now),
+                Timer::Want => self.want_timer(now),
+                Timer::Reap => self.reap(now),
+                Timer::LeaveDeadline => self.leave_done(false),
+            }
+        }
+    }
+
+    // ---- effects -------------------------------------------------------------------------------------------------
+
+    /// The next thing to do; none when there is nothing left.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        // Only a caller that never drains gets here; datagrams may be lost, so the oldest goes.
+        if self.effects.len() >= EFFECTS_MAX {
+            self.effects.pop_front();
+        }
+        self.effects.push_back(effect);
+    }
+
+    // ---- shared by the parts -------------------------------------------------------------------------------------
+
+    fn handle_payload(&mut self, now: Now, sender: NodeId, payload: &[u8], len: usize) -> Result<(), DropCause> {
+        let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;
+        self.table.heard(sender, now.mono_us);
+        // Records first: a goodbye is to be known before the failure that it explains.
+        let mut kind = Kind::Records;
+        for section in &sections {
+            if let Section::Records(records) = section {
+                for record in records {
+                    self.take_record(now, record, true, Cause::Record);
+                }
+            }
+        }
+        for section in sections {
+            match section {
+                Section::Swim(packet) => kind = self.swim_packet(now, sender, packet)?,
+                Section::Want(ids) => self.answer_want(sender, &ids),
+                Section::Records(_) | Section::Unknown(_) => {}
+            }
+        }
+        self.stats.count_received(kind, len);
+        Ok(())
+    }
+
+    /// The table changed: tell listeners, look for a missing record, adapt to the size.
+    fn changed(&mut self, cause: Cause, change: Change) {
+        let Change { old, new } = change;
+        let id = new.swim.identity.id;
+        let has_record =
+            self.table.envelope(id).is_some_and(|envelope| envelope.version.generation >= new.swim.identity.generation);
+        if has_record || !new.swim.is_active() {
+            self.missing.remove(&id);
+        } else {
+            self.missing.insert(id);
+        }
+        // An incarnation alone is SWIM's inner matter.
+        let visible = |member: &Member| (member.status, member.swim.identity, member.record.clone());
+        if old.as_ref().map(visible) != Some(visible(&new)) {
+            let cause = if new.status == Status::Left { Cause::Left } else { cause };
+            self.tell(cause, old.map(Box::new), Some(Box::new(new)));
+        }
+        self.adapt_to_size();
+    }
+
+    fn tell(&mut self, cause: Cause, old: Option<Box<Member>>, new: Option<Box<Member>>) {
+        self.revision += 1;
+        self.effect(Effect::Event(Event::Member { revision: self.revision, cause, old, new }));
+    }
+
+    fn own_member(&self) -> Member {
+        Member {
+            swim: Swim { identity: self.identity(), incarnation: self.incarnation, liveness: Liveness::Alive },
+            status: if self.leave_told { Status::Left } else { Status::Ready },
+            since_ms: self.started_ms,
+            record: Some(Arc::clone(&self.record)),
+            heard_us: 0,
+            rtt_us: None,
+        }
+    }
+
+    /// `count` different active members by chance.
+    fn choose(&mut self, count: usize, suits: impl Fn(&Member) -> bool) -> Vec<Identity> {
+        let mut chosen = Vec::with_capacity(count);
+        for (seen, member) in self.table.iter_active().filter(|member| suits(member)).enumerate() {
+            if chosen.len() < count {
+                chosen.push(member.swim.identity);
+            } else {
+                let at = self.rng.random_range(0..=seen);
+                if let Some(slot) = chosen.get_mut(at) {
+                    *slot = member.swim.identity;
+                }
+            }
+        }
+        chosen
+    }
+
+    /// `base` plus up to a quarter of it by chance, so that nodes do not march in step.
+    fn jittered_us(&mut self, base_us: u64) -> u64 {
+        base_us + self.rng.random_range(0..=base_us / 4)
+    }
+
+    fn leave(&mut self, now: Now) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.update_own_record(now, |record| record.left = true);
+        let targets = self.choose(self.config.fanout.max(1), |_| true);
+        if targets.is_empty() {
+            return self.leave_done(true);
+        }
+        self.timers.submit(now.mono_us + LEAVE_DEADLINE_US, Timer::LeaveDeadline);
+        self.push_own(&targets);
+    }
+
+    fn leave_done(&mut self, acknowledged: bool) {
+        if self.leaving && !self.leave_told {
+            self.leave_told = true;
+            self.effect(Effect::Event(Event::LeaveDone { acknowledged }));
+        }
+    }
+
+    fn reap(&mut self, now: Now) {
+        self.timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
+        let Config { left_retention_s, down_retention_s, .. } = self.config;
+        let expired: Vec<_> = self
+            .table
+            .iter()
+            .filter(|member| {
+                let retention_s = match member.status {
+                    Status::Left => left_retention_s,
+                    Status::Down => down_retention_s,
+                    Status::Ready | Status::Suspect => return false,
+                };
+                now.unix_ms.saturating_sub(member.since_ms) > retention_s.saturating_mul(1_000)
+            })
+            .map(|member| member.swim.identity.id)
+            .collect();
+        for id in expired {
+            if let Some(old) = self.table.hide(id) {
+                self.channel.forget(id);
+                self.spread.stop(id);
+                self.tell(Cause::Retention, Some(Box::new(old)), None);
+            }
+        }
+        self.table.remove_parked();
+    }
+}

@@ -1,0 +1,143 @@
+//! Node records: this node's own, others' as they arrive, and those that are missing.
+
+use std::sync::Arc;
+
+use super::identity::Identity;
+use super::stats::Kind;
+use super::table::Swim;
+use super::timers::Timer;
+use super::{Cause, Node, Now};
+use crate::record::{NodeId, NodeRecord, Version};
+use crate::wire::datagram::{RecordEnvelope, Writer};
+use crate::wire::exchange::Liveness;
+
+/// Time before a missing record is asked for (a rumour may bring it), and between two times, in microseconds.
+const WANT_INTERVAL_US: u64 = 500_000;
+/// Nodes asked at once, at most.
+const WANTED_AT_ONCE: usize = 16;
+
+impl Node {
+    /// Changes what this node says of itself and tells everybody.
+    pub(super) fn update_own_record(&mut self, now: Now, change: impl FnOnce(&mut NodeRecord)) {
+        let old = self.own_member();
+        change(Arc::make_mut(&mut self.record));
+        let Identity { id, generation, .. } = self.identity();
+        self.seq = if self.envelope.version.generation == generation { self.seq + 1 } else { 1 };
+        self.envelope = RecordEnvelope::new(id, Version { generation, seq: self.seq }, &self.record);
+        let new = self.own_member();
+        self.tell(Cause::Own, Some(Box::new(old)), Some(Box::new(new)));
+        self.rumour(now, id);
+    }
+
+    /// Takes in a record, from whomever it came. Only the newest of its owner counts.
+    pub(super) fn take_record(&mut self, now: Now, envelope: &RecordEnvelope, spread: bool, cause: Cause) {
+        let owner = envelope.owner;
+        if owner == self.identity().id || !self.table.is_record_news(envelope) {
+            return;
+        }
+        match self.table.apply_record(now.unix_ms, envelope.clone()) {
+            Err(_) => self.stats.records_refused += 1,
+            Ok(change) => {
+                if let Some(change) = change {
+                    self.changed(cause, change);
+                }
+                if spread {
+                    self.rumour(now, owner);
+                }
+                self.obey_goodbye(now, owner);
+            }
+        }
+    }
+
+    /// A node that said goodbye is not probed any more.
+    pub(super) fn obey_goodbye(&mut self, now: Now, owner: NodeId) {
+        let Some(member) = self.table.get(owner) else { return };
+        let said = member.record.as_ref().is_some_and(|record| record.left)
+            && self
+                .table
+                .envelope(owner)
+                .is_some_and(|envelope| envelope.version.generation >= member.swim.identity.generation);
+        if said && member.swim.is_active() {
+            let gone = Swim { liveness: Liveness::Down, ..member.swim };
+            self.apply(now, gone, true, Cause::Left);
+        }
+    }
+
+    /// Starts telling everybody about `owner`'s record.
+    pub(super) fn rumour(&mut self, now: Now, owner: NodeId) {
+        self.spread.tell(owner, self.table.active() + 1);
+        if !self.spread_armed {
+            self.spread_armed = true;
+            self.timers.submit(now.mono_us + self.config.coalesce_ms * 1_000, Timer::Spread);
+        }
+    }
+
+    /// Adds to a datagram the rumours that fit.
+    pub(super) fn add_rumours(&mut self, writer: &mut Writer) {
+        if self.spread.is_empty() {
+            return;
+        }
+        let me = self.identity().id;
+        let known = self
+            .spread
+            .next()
+            .map_while(|owner| if owner == me { Some(&self.envelope) } else { self.table.envelope(owner) });
+        let told = writer.records(known);
+        self.spread.told(told);
+    }
+
+    pub(super) fn spread_timer(&mut self, now: Now) {
+        self.spread_armed = false;
+        for to in self.choose(self.config.fanout, |_| true) {
+            self.send(to, Kind::Records, None);
+        }
+        // A rumour whose record is gone would stand in front of the others for ever.
+        let me = self.identity().id;
+        let stale: Vec<_> =
+            self.spread.next().filter(|owner| *owner != me && self.table.envelope(*owner).is_none()).collect();
+        stale.into_iter().for_each(|owner| self.spread.stop(owner));
+        // With nobody to tell, rumours wait until somebody is there.
+        if !self.spread.is_empty() {
+            self.spread_armed = true;
+            self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000, Timer::Spread);
+        }
+    }
+
+    pub(super) fn arm_want(&mut self, now: Now) {
+        if !self.want_armed && !self.missing.is_empty() {
+            self.want_armed = true;
+            let after_us = self.jittered_us(WANT_INTERVAL_US);
+            self.timers.submit(now.mono_us + after_us, Timer::Want);
+        }
+    }
+
+    /// Asks the owners of missing records, a few at a time.
+    pub(super) fn want_timer(&mut self, now: Now) {
+        self.want_armed = false;
+        let asked: Vec<_> = self.missing.iter().copied().take(WANTED_AT_ONCE).collect();
+        for id in asked {
+            match self.table.get(id).filter(|member| member.swim.is_active()) {
+                None => {
+                    self.missing.remove(&id);
+                }
+                Some(member) => {
+                    let to = member.swim.identity;
+                    let mut writer = Writer::new(self.config.payload_bytes_max());
+                    writer.want(std::iter::once(id));
+                    self.send_payload(to, Kind::Records, writer);
+                }
+            }
+        }
+        self.arm_want(now);
+    }
+
+    pub(super) fn answer_want(&mut self, sender: NodeId, ids: &[NodeId]) {
+        let Some(member) = self.table.get(sender) else { return };
+        let to = member.swim.identity;
+        let me = self.identity().id;
+        let mut writer = Writer::new(self.config.payload_bytes_max());
+        let known = ids.iter().filter_map(|id| if *id == me { Some(&self.envelope) } else { self.table.envelope(*id) });
+        writer.records(known);
+        self.send_payload(to, Kind::Records, writer);
+    }
+}

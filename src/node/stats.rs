@@ -1,0 +1,139 @@
+//! Plain counters of what a node did. The daemon exports them; nothing in the core reads them.
+
+use crate::wire::DropCause;
+
+/// What a datagram was about, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A direct probe or its answer.
+    Probe,
+    /// An indirect probe or its answer.
+    IndirectProbe,
+    /// A join announcement or its answer.
+    Announce,
+    /// Membership news.
+    Gossip,
+    /// "You were declared down."
+    TurnUndead,
+    /// Records only.
+    Records,
+}
+
+impl Kind {
+    /// All kinds, in the order of their counters.
+    pub const ALL: [Self; 6] =
+        [Self::Probe, Self::IndirectProbe, Self::Announce, Self::Gossip, Self::TurnUndead, Self::Records];
+
+    /// The label's value in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::IndirectProbe => "indirect-probe",
+            Self::Announce => "announce",
+            Self::Gossip => "gossip",
+            Self::TurnUndead => "turn-undead",
+            Self::Records => "records",
+        }
+    }
+}
+
+/// Datagrams and their bytes (UDP payload).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many.
+    pub datagrams: u64,
+    /// UDP payload bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, bytes: usize) {
+        self.datagrams += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// Counters since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    sent: [Traffic; Kind::ALL.len()],
+    received: [Traffic; Kind::ALL.len()],
+    drops: [u64; DropCause::ALL.len()],
+    /// Direct probes answered in time.
+    pub probes_answered: u64,
+    /// Sum of their round trips, in microseconds.
+    pub probe_rtt_us_sum: u64,
+    /// Probes that ended without any answer.
+    pub probes_failed: u64,
+    /// Times this node had to take a new generation because others held it for down.
+    pub renewals: u64,
+    /// Suspicions about this node that it refuted.
+    pub refutations: u64,
+    /// Messages to members that foca wanted to send after they had refuted, and that were held back.
+    pub undead_withheld: u64,
+    /// Exchanges started.
+    pub exchanges_started: u64,
+    /// Exchanges that failed.
+    pub exchanges_failed: u64,
+    /// Exchanges answered.
+    pub exchanges_answered: u64,
+    /// Updates about members that were no news and never reached foca.
+    pub updates_filtered: u64,
+    /// Records refused because they break a limit.
+    pub records_refused: u64,
+    /// Errors that foca returned. Its state is unchanged then.
+    pub swim_errors: u64,
+}
+
+impl Stats {
+    pub(super) fn count_sent(&mut self, kind: Kind, bytes: usize) {
+        if let Some(traffic) = self.sent.get_mut(kind as usize) {
+            traffic.add(bytes);
+        }
+    }
+
+    pub(super) fn count_received(&mut self, kind: Kind, bytes: usize) {
+        if let Some(traffic) = self.received.get_mut(kind as usize) {
+            traffic.add(bytes);
+        }
+    }
+
+    pub(super) fn count_drop(&mut self, cause: DropCause) {
+        if let Some(count) = self.drops.get_mut(cause as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Datagrams sent, by kind.
+    pub fn sent(&self) -> impl Iterator<Item = (Kind, Traffic)> {
+        Kind::ALL.into_iter().zip(self.sent)
+    }
+
+    /// Datagrams accepted, by kind.
+    pub fn received(&self) -> impl Iterator<Item = (Kind, Traffic)> {
+        Kind::ALL.into_iter().zip(self.received)
+    }
+
+    /// Datagrams dropped, by cause.
+    pub fn drops(&self) -> impl Iterator<Item = (DropCause, u64)> {
+        DropCause::ALL.into_iter().zip(self.drops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_and_cause_has_its_own_counter() {
+        let mut stats = Stats::default();
+        for (n, kind) in Kind::ALL.into_iter().enumerate() {
+            stats.count_sent(kind, n);
+        }
+        for cause in DropCause::ALL {
+            stats.count_drop(cause);
+        }
+        assert!(stats.sent().enumerate().all(|(n, (_, traffic))| traffic == Traffic { datagrams: 1, bytes: n as u64 }));
+        assert!(stats.drops().all(|(_, count)| count == 1));
+    }
+}

@@ -1,0 +1,328 @@
+//! foca, and what is done to its inputs and outputs.
+//!
+//! * Every packet is read here first: what is no news is left out, what is about this node is answered here.
+//! * Every timer that foca asks for comes through here. A suspicion's timer is handed back only while the suspicion
+//!   still stands: foca 2.0 sends `TurnUndead` also to a member that has refuted in time, and so forces it to renew.
+//! * An identity is renewed here, never by foca: to a generation above all that the cluster may remember, at a bounded
+//!   rate, and persisted before a datagram carries it.
+//! * Every packet that foca sends leaves through [`Node::send`], with records in the room that is left.
+
+use std::time::Duration;
+
+use foca::{Header, Member as Update, Message, NoCustomBroadcast, Notification, Runtime};
+use rand_chacha::ChaCha12Rng;
+
+use super::codec::{self, Packet, SwimCodec};
+use super::identity::Identity;
+use super::table::Swim;
+use super::timers::Timer;
+use super::{Cause, Config, Effect, Event, Node, Now};
+use crate::node::stats::Kind;
+use crate::record::NodeId;
+use crate::wire::DropCause;
+use crate::wire::datagram::Writer;
+use crate::wire::exchange::Liveness;
+
+pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
+
+/// Renewals allowed in [`RENEWALS_WINDOW_US`]; more than that is a fight with another node over one id.
+const RENEWALS_MAX: usize = 8;
+const RENEWALS_WINDOW_US: u64 = 60_000_000;
+
+pub(super) fn start(identity: Identity, config: &Config, rng: ChaCha12Rng) -> Foca {
+    Foca::new(identity, config.foca(1), rng, SwimCodec)
+}
+
+pub(super) fn update(swim: &Swim) -> Update<Identity> {
+    Update::new(swim.identity, swim.incarnation, codec::state(swim.liveness))
+}
+
+fn swim(update: &Update<Identity>) -> Swim {
+    Swim { identity: *update.id(), incarnation: update.incarnation(), liveness: codec::liveness(update.state()) }
+}
+
+const fn kind_of(message: &Message<Identity>) -> Kind {
+    match message {
+        Message::Ping(_) | Message::Ack(_) => Kind::Probe,
+        Message::PingReq { .. }
+        | Message::IndirectPing { .. }
+        | Message::IndirectAck { .. }
+        | Message::ForwardedAck { .. } => Kind::IndirectProbe,
+        Message::Announce | Message::Feed => Kind::Announce,
+        Message::Gossip | Message::Broadcast => Kind::Gossip,
+        Message::TurnUndead => Kind::TurnUndead,
+    }
+}
+
+/// What foca asked for during one call.
+#[derive(Default)]
+pub(super) struct Outbox {
+    sends: Vec<(Identity, Vec<u8>)>,
+    timers: Vec<(foca::Timer<Identity>, Duration)>,
+    downs: Vec<Identity>,
+    connected: Option<bool>,
+}
+
+impl Runtime<Identity> for Outbox {
+    fn notify(&mut self, notification: Notification<'_, Identity>) {
+        match notification {
+            Notification::MemberDown(identity) => self.downs.push(*identity),
+            Notification::Active => self.connected = Some(true),
+            Notification::Idle | Notification::Defunct => self.connected = Some(false),
+            // The table follows by applying the same updates.
+            Notification::MemberUp(_) | Notification::Rename(..) | Notification::Rejoin(_) => {}
+        }
+    }
+
+    fn send_to(&mut self, to: Identity, data: &[u8]) {
+        self.sends.push((to, data.to_vec()));
+    }
+
+    fn submit_after(&mut self, timer: foca::Timer<Identity>, after: Duration) {
+        self.timers.push((timer, after));
+    }
+}
+
+impl Node {
+    /// Calls foca, then carries out what it asked for. Says which members foca declared down.
+    pub(super) fn drive(
+        &mut self,
+        now: Now,
+        call: impl FnOnce(&mut Foca, &mut Outbox) -> Result<(), foca::Error>,
+    ) -> Vec<Identity> {
+        let mut outbox = Outbox::default();
+        if call(&mut self.foca, &mut outbox).is_err() {
+            self.stats.swim_errors += 1;
+        }
+        if let Some(connected) = outbox.connected {
+            self.connected = connected;
+        }
+        for (timer, after) in outbox.timers {
+            self.submit_swim(now, timer, after);
+        }
+        for (to, packet) in outbox.sends {
+            self.send_swim(now, to, &packet);
+        }
+        outbox.downs
+    }
+
+    fn submit_swim(&mut self, now: Now, timer: foca::Timer<Identity>, after: Duration) {
+        if let foca::Timer::ProbeRandomMember(token) = &timer {
+            self.token = Some(*token);
+        }
+        if let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
+            self.stats.probes_failed += 1;
+            let accused = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
+            self.mirror(now, accused, Cause::ProbeTimeout);
+        }
+        let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.timers.submit(now.mono_us.saturating_add(after_us), Timer::Swim(timer));
+    }
+
+    fn send_swim(&mut self, now: Now, to: Identity, packet: &[u8]) {
+        let Ok(read) = Packet::read(packet) else { return };
+        let Header { src_incarnation, message, .. } = &read.header;
+        if *src_incarnation > self.incarnation {
+            self.stats.refutations += 1;
+        }
+        self.incarnation = *src_incarnation;
+        if let Message::Ping(probe) = message {
+            self.ping = Some((*probe, to.id, now.mono_us));
+        }
+        self.send(to, kind_of(message), Some(packet));
+    }
+
+    /// Seals and sends a datagram: foca's packet if there is one, and records in the room that is left.
+    pub(super) fn send(&mut self, to: Identity, kind: Kind, packet: Option<&[u8]>) {
+        let mut writer = Writer::new(self.config.payload_bytes_max());
+        if let Some(packet) = packet {
+            writer.swim(packet);
+        }
+        self.add_rumours(&mut writer);
+        self.send_payload(to, kind, writer);
+    }
+
+    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, writer: Writer) {
+        if writer.is_empty() {
+            return;
+        }
+        if let Ok(bytes) = self.channel.seal(to.id, &writer.finish()) {
+            self.stats.count_sent(kind, bytes.len());
+            self.effect(Effect::Send { to: to.addr, bytes });
+        }
+    }
+
+    /// Applies to the table what foca was told or has decided.
+    pub(super) fn mirror(&mut self, now: Now, swim: Swim, cause: Cause) -> bool {
+        match self.table.apply(now.unix_ms, swim) {
+            Some(change) => {
+                self.changed(cause, change);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Tells foca and the table about another node.
+    pub(super) fn apply(&mut self, now: Now, swim: Swim, broadcast: bool, cause: Cause) -> bool {
+        if !self.table.is_news(&swim) {
+            return false;
+        }
+        // The table first, so that events precede what foca sends because of them.
+        self.mirror(now, swim, cause);
+        self.drive(now, |foca, out| foca.apply_many(std::iter::once(update(&swim)), broadcast, out));
+        true
+    }
+
+    pub(super) fn swim_packet(&mut self, now: Now, sender: NodeId, bytes: &[u8]) -> Result<Kind, DropCause> {
+        let packet = Packet::read(bytes).map_err(|_| DropCause::Malformed)?;
+        let Header { src, src_incarnation, dst, message } = &packet.header;
+        let kind = kind_of(message);
+        let me = self.identity();
+        if src.id != sender || src.id == me.id || !super::sync::is_usable(src.addr) {
+            return Err(DropCause::Malformed);
+        }
+        // Meant for an earlier life of this node. An announcement is welcome all the same.
+        if *dst != me && !(*message == Message::Announce && dst.id == me.id) {
+            return Ok(kind);
+        }
+        match message {
+            Message::TurnUndead => {
+                self.declared_down(now, *src);
+                return Ok(kind);
+            }
+            Message::Ack(probe) => self.probe_answered(now, *probe, src.id),
+            _ => {}
+        }
+        let speaker = Swim { identity: *src, incarnation: *src_incarnation, liveness: Liveness::Alive };
+        let is_active = self.mirror(now, speaker, Cause::Contact)
+            || self.table.get(src.id).is_some_and(|known| known.swim.identity == *src && known.swim.is_active());
+        let mut kept = Vec::new();
+        let mut about_me = Vec::new();
+        if is_active {
+            for (update, raw) in &packet.updates {
+                let swim = swim(update);
+                if swim.identity.id == me.id {
+                    about_me.push(swim);
+                } else if super::sync::is_usable(swim.identity.addr) && self.mirror(now, swim, Cause::Gossip) {
+                    kept.push(*raw);
+                } else {
+                    self.stats.updates_filtered += 1;
+                }
+            }
+        }
+        let thin = packet.rewrite(&kept);
+        self.drive(now, |foca, out| foca.handle_data(&thin, out));
+        for swim in about_me {
+            self.heard_of_self(now, swim);
+        }
+        Ok(kind)
+    }
+
+    fn probe_answered(&mut self, now: Now, probe: u8, from: NodeId) {
+        if let Some((expected, target, sent_us)) = self.ping
+            && (expected, target) == (probe, from)
+        {
+            self.ping = None;
+            let rtt_us = now.mono_us.saturating_sub(sent_us);
+            self.stats.probes_answered += 1;
+            self.stats.probe_rtt_us_sum += rtt_us;
+            self.table.measured(from, rtt_us);
+        }
+    }
+
+    /// Others talk about this node.
+    pub(super) fn heard_of_self(&mut self, now: Now, swim: Swim) {
+        let me = self.identity();
+        if self.leaving {
+            return;
+        }
+        if swim.identity == me {
+            match swim.liveness {
+                Liveness::Alive => {}
+                // foca refutes: a higher incarnation, told to a few members at once.
+                Liveness::Suspect => {
+                    self.drive(now, |foca, out| foca.apply_many(std::iter::once(update(&swim)), true, out));
+                }
+                Liveness::Down => self.renew(now, swim.identity),
+            }
+        } else if swim.identity.generation >= me.generation {
+            // A life that this one does not remember (an older disk was restored), or another node with this id.
+            self.renew(now, swim.identity);
+        }
+    }
+
+    /// `by` holds this very life for down and will not listen to it any more.
+    fn declared_down(&mut self, now: Now, by: Identity) {
+        if self.leaving {
+            return;
+        }
+        let me = self.identity();
+        self.renew(now, me);
+        // It may remember a generation above ours: a full exchange tells.
+        self.start_sync(now, by.addr, Some(by.id));
+    }
+
+    /// Takes a generation above `seen` and tells everybody.
+    fn renew(&mut self, now: Now, seen: Identity) {
+        while self.renewed_us.front().is_some_and(|at| now.mono_us.saturating_sub(*at) > RENEWALS_WINDOW_US) {
+            self.renewed_us.pop_front();
+        }
+        if self.renewed_us.len() >= RENEWALS_MAX {
+            if self.renewed_us.len() == RENEWALS_MAX {
+                // Said once for each window.
+                self.renewed_us.push_back(now.mono_us);
+                self.effect(Effect::Event(Event::IdentityConflict { addr: seen.addr, generation: seen.generation }));
+            }
+            return;
+        }
+        self.renewed_us.push_back(now.mono_us);
+        let me = self.identity();
+        let generation = me.generation.max(seen.generation).max(now.unix_ms / 1_000).saturating_add(1);
+        self.stats.renewals += 1;
+        self.effect(Effect::PersistGeneration(generation));
+        self.incarnation = 0;
+        self.connected = false;
+        self.drive(now, |foca, out| foca.change_identity(Identity { generation, ..me }, out));
+        self.update_own_record(now, |_| {});
+        // foca says its new identity once; if that is lost, nobody hears of this node again.
+        self.arm_rejoin(now.mono_us + self.config.rejoin_interval_ms * 1_000);
+    }
+
+    pub(super) fn swim_timer(&mut self, now: Now, timer: foca::Timer<Identity>) {
+        let mut accused = None;
+        match &timer {
+            foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
+                let stands = self.table.get(member_id.id).is_some_and(|member| {
+                    member.swim.identity == *member_id
+                        && member.swim.incarnation == *incarnation
+                        && member.swim.liveness == Liveness::Suspect
+                });
+                if !stands {
+                    self.stats.undead_withheld += 1;
+                    return;
+                }
+                accused = Some(Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Down });
+            }
+            foca::Timer::RemoveDown(identity) => {
+                if let Some(old) = self.table.remove_if_down(identity) {
+                    self.tell(Cause::Retention, Some(Box::new(old)), None);
+                }
+            }
+            _ => {}
+        }
+        let downs = self.drive(now, |foca, out| foca.handle_timer(timer, out));
+        if let Some(down) = accused.filter(|down| downs.contains(&down.identity)) {
+            self.mirror(now, down, Cause::ProbeTimeout);
+        }
+    }
+
+    /// Suspicion and retransmission grow with the number of digits of the cluster's size.
+    pub(super) fn adapt_to_size(&mut self) {
+        let size = self.table.active() + 1;
+        let digits = size.ilog10() + 1;
+        if digits != self.size_digits && self.foca.set_config(self.config.foca(size)).is_ok() {
+            self.size_digits = digits;
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Full-state exchanges over TLS: join, periodic comparison, healing.
+//!
+//! One exchange is one request and one reply. The asker sends itself and a digest of what it knows; if the digests
+//! differ it gets everything, merges it, and pushes back what the other side lacks. So both know the same after at most
+//! two exchanges, and two nodes that already agree pay a few bytes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use aws_lc_rs::digest;
+
+use super::identity::Identity;
+use super::table::{Member, Swim};
+use super::timers::Timer;
+use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer, Purpose};
+use crate::record::{NodeId, Status};
+use crate::wire::DecodeError;
+use crate::wire::exchange::{Digest, Liveness, MemberEntry, Reply, Request};
+
+/// Addresses kept to find others at, at most.
+pub(super) const CONTACTS_MAX: usize = 1_024;
+/// Exchanges under way at once, at most: each is a TLS connection.
+const EXCHANGES_MAX: usize = 32;
+/// Contacts tried at once while nobody is reached.
+const REJOIN_FANOUT: usize = 8;
+
+/// Can anything be sent there?
+pub(super) fn is_usable(addr: SocketAddr) -> bool {
+    addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
+}
+
+impl Node {
+    pub(super) fn sync_timer(&mut self, now: Now) {
+        let wait_us = self.jittered_us(self.config.sync_interval_ms * 1_000);
+        self.timers.submit(now.mono_us + wait_us, Timer::Sync);
+        if let Some(to) = self.choose(1, |_| true).first() {
+            let Identity { id, addr, .. } = *to;
+            self.start_sync(now, addr, Some(id));
+        }
+    }
+
+    /// Tries to reach somebody who is not reached: with back-off while there is nobody at all, else now and then one of
+    /// those that are missing, for ever.
+    pub(super) fn rejoin_timer(&mut self, now: Now) {
+        if self.leaving || now.mono_us < self.rejoin_due_us {
+            return;
+        }
+        let is_alone = !self.connected || self.table.active() == 0;
+        let candidates = self.unreached(is_alone);
+        let ceiling_us = self.config.sync_interval_ms * 1_000 / 2;
+        let wait_us = if is_alone && !candidates.is_empty() { self.rejoin_wait_us } else { ceiling_us };
+        self.rejoin_wait_us = if is_alone {
+            self.rejoin_wait_us.saturating_mul(2).min(ceiling_us)
+        } else {
+            self.config.rejoin_interval_ms * 1_000
+        };
+        let wait_us = self.jittered_us(wait_us);
+        self.arm_rejoin(now.mono_us + wait_us);
+        if is_alone && self.table.active() > 0 {
+            // Known to nobody under a new identity yet: say it again.
+            self.drive(now, |foca, out| foca.gossip(out));
+        }
+        let count = if is_alone { REJOIN_FANOUT } else { 1 };
+        for _ in 0..count.min(candidates.len()) {
+            let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
+            if let Some(addr) = candidates.get(at) {
+                self.start_sync(now, *addr, None);
+            }
+        }
+    }
+
+    pub(super) fn arm_rejoin(&mut self, at_us: u64) {
+        self.rejoin_due_us = at_us;
+        self.timers.submit(at_us, Timer::Rejoin);
+    }
+
+    /// Addresses of nodes that should be there and are not heard.
+    fn unreached(&self, is_alone: bool) -> Vec<SocketAddr> {
+        let me = self.identity().addr;
+        let mut wanted = self.contacts.clone();
+        for member in self.table.iter() {
+            let addr = member.swim.identity.addr;
+            match member.status {
+                Status::Down => {
+                    wanted.insert(addr);
+                }
+                Status::Ready | Status::Suspect if is_alone => {
+                    wanted.insert(addr);
+                }
+                Status::Ready | Status::Suspect => {
+                    wanted.remove(&addr);
+                }
+                Status::Left => {}
+            }
+        }
+        wanted.remove(&me);
+        wanted.into_iter().collect()
+    }
+
+    pub(super) fn start_sync(&mut self, _now: Now, to: SocketAddr, peer: Option<NodeId>) {
+        let digest = self.joined.then(|| self.digest());
+        let request = Request::Sync { me: Box::new(self.own_entry()), digest };
+        self.exchange(to, peer, Purpose::Sync, &request);
+    }
+
+    /// Tells `targets` this node's own record, over TLS.
+    pub(super) fn push_own(&mut self, targets: &[Identity]) {
+        let request = Request::Push { members: vec![self.own_entry()] };
+        for target in targets {
+            self.exchange(target.addr, Some(target.id), Purpose::LeavePush, &request);
+        }
+    }
+
+    fn exchange(&mut self, to: SocketAddr, peer: Option<NodeId>, purpose: Purpose, request: &Request) {
+        if self.exchanges.len() >= EXCHANGES_MAX && purpose != Purpose::LeavePush {
+            return;
+        }
+        self.exchange_count += 1;
+        let id = ExchangeId(self.exchange_count);
+        self.exchanges.insert(id, purpose);
+        self.stats.exchanges_started += 1;
+        self.effect(Effect::Exchange { id, to, peer, request: request.to_bytes() });
+    }
+
+    pub(super) fn answer(&mut self, now: Now, peer: Peer, request: &[u8]) -> Result<Reply, DecodeError> {
+        match Request::from_bytes(request)? {
+            Request::Sync { me, digest } => {
+                if me.id != peer.id || !is_usable(me.addr) {
+                    return Err(DecodeError::Invalid("asker"));
+                }
+                self.merge(now, *me, true);
+                Ok(if digest == Some(self.digest()) { Reply::Same } else { Reply::Members(self.entries()) })
+            }
+            Request::Push { members } => {
+                for member in members {
+                    self.merge(now, member, true);
+                }
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    pub(super) fn finish_exchange(
+        &mut self,
+        now: Now,
+        purpose: Purpose,
+        outcome: Result<(Peer, &[u8]), ExchangeError>,
+    ) {
+        let Some((peer, reply)) =
+            outcome.ok().and_then(|(peer, bytes)| Reply::from_bytes(bytes).ok().map(|reply| (peer, reply)))
+        else {
+            self.stats.exchanges_failed += 1;
+            return;
+        };
+        match (purpose, reply) {
+            (Purpose::Sync, Reply::Members(theirs)) => self.synced(now, peer, theirs),
+            (Purpose::LeavePush, Reply::Done) => self.leave_done(true),
+            _ => {}
+        }
+    }
+
+    fn synced(&mut self, now: Now, peer: Peer, theirs: Vec<MemberEntry>) {
+        let lacking = self.lacking(&theirs);
+        let known: Option<SocketAddr> = theirs.iter().find(|entry| entry.id == peer.id).map(|entry| entry.addr);
+        for entry in theirs {
+            // The bulk of a join is no news to the cluster; the answerer itself is merged like the others.
+            let broadcast = self.joined;
+            self.merge(now, entry, broadcast);
+        }
+        if !self.joined {
+            self.joined = true;
+            self.effect(Effect::Event(Event::Joined { with: peer.id }));
+        }
+        if !lacking.is_empty()
+            && let Some(addr) = known
+        {
+            self.exchange(addr, Some(peer.id), Purpose::Push, &Request::Push { members: lacking });
+        }
+        // Others learn of this node through the peer; foca's announcement makes two more packets of it.
+        if let Some(member) = self.table.get(peer.id).filter(|member| member.swim.is_active()) {
+            let identity = member.swim.identity;
+            self.drive(now, |foca, out| foca.announce(identity, out));
+        }
+    }
+
+    /// What the other side does not have, or has older.
+    fn lacking(&self, theirs: &[MemberEntry]) -> Vec<MemberEntry> {
+        let theirs: BTreeMap<_, _> = theirs.iter().map(|entry| (entry.id, entry)).collect();
+        self.entries()
+            .into_iter()
+            .filter(|ours| match theirs.get(&ours.id) {
+                None => ours.liveness != Liveness::Down,
+                Some(their) => {
+                    let version = |entry: &MemberEntry| entry.record.as_ref().map(|record| record.version);
+                    swim_of(their).yields_to(&swim_of(ours)) || version(their) < version(ours)
+                }
+            })
+            .collect()
+    }
+
+    /// Takes in what another node knows of a member.
+    fn merge(&mut self, now: Now, entry: MemberEntry, broadcast: bool) {
+        let theirs = swim_of(&entry);
+        let id = entry.id;
+        if id == self.identity().id {
+            return self.heard_of_self(now, theirs);
+        }
+        if !is_usable(entry.addr) {
+            return;
+        }
+        if let Some(record) = entry.record.filter(|record| record.owner == id) {
+            self.take_record(now, &record, broadcast, Cause::Exchange);
+        }
+        let disputed = self
+            .table
+            .get(id)
+            .filter(|known| known.swim.identity == theirs.identity && known.swim.liveness == Liveness::Alive)
+            .filter(|_| theirs.liveness == Liveness::Down)
+            .map(|known| known.swim);
+        match disputed {
+            // "Down" of a life that is alive here: it may be old news from the other side of a split. It gets the time
+            // of a suspicion to say so.
+            Some(known) => self.suspect(now, Swim { liveness: Liveness::Suspect, ..known }),
+            None => {
+                self.apply(now, theirs, broadcast, Cause::Exchange);
+            }
+        }
+        self.obey_goodbye(now, id);
+        self.arm_want(now);
+    }
+
+    fn suspect(&mut self, now: Now, suspect: Swim) {
+        self.apply(now, suspect, true, Cause::Exchange);
+        if let Some(token) = self.token {
+            let after_us = self.config.suspect_timeout_ms * 1_000 * u64::from(self.size_digits);
+            let timer = foca::Timer::ChangeSuspectToDown {
+                member_id: suspect.identity,
+                incarnation: suspect.incarnation,
+                token,
+            };
+            self.timers.submit(now.mono_us + after_us, Timer::Swim(timer));
+        }
+    }
+
+    /// Everything that this node would tell a newcomer.
+    pub fn entries(&self) -> Vec<MemberEntry> {
+        let mut entries: Vec<_> = self
+            .table
+            .iter()
+            .map(|Member { swim, .. }| MemberEntry {
+                id: swim.identity.id,
+                generation: swim.identity.generation,
+                addr: swim.identity.addr,
+                incarnation: swim.incarnation,
+                liveness: swim.liveness,
+                record: self.table.envelope(swim.identity.id).cloned(),
+            })
+            .collect();
+        entries.push(self.own_entry());
+        entries
+    }
+
+    fn own_entry(&self) -> MemberEntry {
+        let Identity { id, generation, addr } = self.identity();
+        MemberEntry {
+            id,
+            generation,
+            addr,
+            incarnation: self.incarnation,
+            liveness: Liveness::Alive,
+            record: Some(self.envelope.clone()),
+        }
+    }
+
+    /// A hash over the active members: lives and record versions. Those that are gone are left out, as each node
+    /// forgets them in its own time.
+    fn digest(&self) -> Digest {
+        let mut lives: BTreeMap<NodeId, (u64, u64, u64)> = self
+            .table
+            .iter_active()
+            .map(|member| {
+                let id = member.swim.identity.id;
+                let version = self.table.envelope(id).map(|envelope| envelope.version).unwrap_or_default();
+                (id, (member.swim.identity.generation, version.generation, version.seq))
+            })
+            .collect();
+        let Identity { id, generation, .. } = self.identity();
+        lives.insert(id, (generation, self.envelope.version.generation, self.envelope.version.seq));
+        let mut context = digest::Context::new(&digest::SHA256);
+        for (id, (generation, record_generation, seq)) in lives {
+            context.update(id.as_bytes());
+            for number in [generation, record_generation, seq] {
+                context.update(&number.to_be_bytes());
+            }
+        }
+        let mut out = Digest::default();
+        out.iter_mut().zip(context.finish().as_ref()).for_each(|(slot, byte)| *slot = *byte);
+        out
+    }
+}
+
+fn swim_of(entry: &MemberEntry) -> Swim {
+    let MemberEntry { id, generation, addr, incarnation, liveness, record: _ } = entry;
+    Swim {
+        identity: Identity { id: *id, generation: *generation, addr: *addr },
+        incarnation: *incarnation,
+        liveness: *liveness,
+    }
+}

@@ -1,0 +1,298 @@
+//! Who is there, as this node knows it: SWIM's view and the owners' records, by node id.
+//!
+//! The table applies the rules that foca applies, to the updates that foca is given, and so always equals foca's own
+//! list without scanning it (`Node::mirror_errors` compares the two in tests and in the simulator). That buys an
+//! ordered index, the news filter in front of foca, and events that say what was before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::identity::Identity;
+use crate::record::{NodeId, NodeRecord, Status};
+use crate::wire::datagram::RecordEnvelope;
+use crate::wire::exchange::Liveness;
+
+/// Records of nodes that SWIM has not named yet, at most.
+const PARKED_MAX: usize = 4_096;
+
+/// SWIM's view of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swim {
+    /// Its life and address.
+    pub identity: Identity,
+    /// SWIM's incarnation within that life.
+    pub incarnation: u16,
+    /// What is held of it.
+    pub liveness: Liveness,
+}
+
+impl Swim {
+    /// Whether `update` would change this view: the order of preference of SWIM §4.2, with a higher identity first.
+    pub(super) fn yields_to(&self, update: &Self) -> bool {
+        use foca::Identity as _;
+        if self.identity != update.identity {
+            return !self.identity.win_addr_conflict(&update.identity);
+        }
+        match (self.liveness, update.liveness) {
+            (Liveness::Down, _) => false,
+            (_, Liveness::Down) => true,
+            (Liveness::Alive, Liveness::Suspect) => update.incarnation >= self.incarnation,
+            (Liveness::Alive | Liveness::Suspect, Liveness::Alive) | (Liveness::Suspect, Liveness::Suspect) => {
+                update.incarnation > self.incarnation
+            }
+        }
+    }
+
+    /// Counted among the active.
+    pub fn is_active(&self) -> bool {
+        self.liveness != Liveness::Down
+    }
+}
+
+/// One node as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// SWIM's view.
+    pub swim: Swim,
+    /// Status, from SWIM's view and the owner's last word.
+    pub status: Status,
+    /// Since when it has that status, in milliseconds since the Unix epoch by this node's clock.
+    pub since_ms: u64,
+    /// The owner's record; none until it has arrived, or when it was written by a version that cannot be read here.
+    pub record: Option<Arc<NodeRecord>>,
+    /// Monotonic time of the last datagram from it, in microseconds; 0: none yet.
+    pub heard_us: u64,
+    /// Round trip of the last answered direct probe, in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    member: Option<Member>,
+    envelope: Option<RecordEnvelope>,
+    record: Option<Arc<NodeRecord>>,
+    /// Past retention: kept as long as foca keeps it, and not shown.
+    hidden: bool,
+}
+
+/// What an update did to a member that is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) old: Option<Member>,
+    pub(super) new: Member,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    entries: BTreeMap<NodeId, Entry>,
+    active: usize,
+    parked: usize,
+}
+
+fn status_of(swim: &Swim, envelope: Option<&RecordEnvelope>, record: Option<&NodeRecord>) -> Status {
+    match swim.liveness {
+        Liveness::Alive => Status::Ready,
+        Liveness::Suspect => Status::Suspect,
+        Liveness::Down => {
+            let said_goodbye = record.is_some_and(|record| record.left)
+                && envelope.is_some_and(|envelope| envelope.version.generation >= swim.identity.generation);
+            if said_goodbye { Status::Left } else { Status::Down }
+        }
+    }
+}
+
+impl Table {
+    /// Listed members in order of their ids.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.entries.values().filter(|entry| !entry.hidden).filter_map(|entry| entry.member.as_ref())
+    }
+
+    /// Hidden ones too: what foca's list must equal.
+    pub(super) fn iter_all(&self) -> impl Iterator<Item = &Member> {
+        self.entries.values().filter_map(|entry| entry.member.as_ref())
+    }
+
+    pub(super) fn get(&self, id: NodeId) -> Option<&Member> {
+        self.entries.get(&id)?.member.as_ref()
+    }
+
+    pub(super) fn envelope(&self, id: NodeId) -> Option<&RecordEnvelope> {
+        self.entries.get(&id)?.envelope.as_ref()
+    }
+
+    /// Members that SWIM holds for alive or suspect.
+    pub(super) const fn active(&self) -> usize {
+        self.active
+    }
+
+    pub(super) fn iter_active(&self) -> impl Iterator<Item = &Member> {
+        self.iter().filter(|member| member.swim.is_active())
+    }
+
+    /// Would [`Table::apply`] change anything?
+    pub(super) fn is_news(&self, update: &Swim) -> bool {
+        self.get(update.identity.id).is_none_or(|member| member.swim.yields_to(update))
+    }
+
+    /// Applies what foca is being told.
+    pub(super) fn apply(&mut self, now_ms: u64, update: Swim) -> Option<Change> {
+        if !self.is_news(&update) {
+            return None;
+        }
+        let entry = self.entries.entry(update.identity.id).or_default();
+        entry.hidden = false;
+        let old = entry.member.clone();
+        let was_active = old.as_ref().is_some_and(|member| member.swim.is_active());
+        match (was_active, update.is_active()) {
+            (false, true) => self.active += 1,
+            (true, false) => self.active -= 1,
+            _ => {}
+        }
+        if old.is_none() && entry.envelope.is_some() {
+            self.parked = self.parked.saturating_sub(1);
+        }
+        let status = status_of(&update, entry.envelope.as_ref(), entry.record.as_deref());
+        let kept = old.as_ref().filter(|old| old.status == status && old.swim.identity == update.identity);
+        let new = Member {
+            swim: update,
+            status,
+            since_ms: kept.map_or(now_ms, |old| old.since_ms),
+            record: entry.record.clone(),
+            heard_us: old.as_ref().map_or(0, |old| old.heard_us),
+            rtt_us: old.as_ref().and_then(|old| old.rtt_us),
+        };
+        entry.member = Some(new.clone());
+        Some(Change { old, new })
+    }
+
+    /// Is this record newer than the one held?
+    pub(super) fn is_record_news(&self, envelope: &RecordEnvelope) -> bool {
+        self.envelope(envelope.owner).is_none_or(|known| envelope.version > known.version)
+    }
+
+    /// Takes in a newer record. The change, when the owner is listed; `Ok(None)` when it is parked.
+    ///
+    /// Errors when the record breaks its limits: then the older one stays.
+    pub(super) fn apply_record(
+        &mut self,
+        now_ms: u64,
+        envelope: RecordEnvelope,
+    ) -> Result<Option<Change>, crate::wire::DecodeError> {
+        let record = Arc::new(envelope.record()?);
+        let owner = envelope.owner;
+        if !self.entries.contains_key(&owner) {
+            if self.parked >= PARKED_MAX {
+                return Ok(None);
+            }
+            self.parked += 1;
+        }
+        let entry = self.entries.entry(owner).or_default();
+        entry.envelope = Some(envelope);
+        entry.record = Some(Arc::clone(&record));
+        let Some(member) = &mut entry.member else { return Ok(None) };
+        let old = member.clone();
+        member.record = Some(record);
+        let status = status_of(&member.swim, entry.envelope.as_ref(), entry.record.as_deref());
+        if status != member.status {
+            member.status = status;
+            member.since_ms = now_ms;
+        }
+        Ok(Some(Change { old: Some(old), new: member.clone() }))
+    }
+
+    /// Notes that a datagram came from `id`.
+    pub(super) fn heard(&mut self, id: NodeId, now_us: u64) {
+        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+            member.heard_us = now_us;
+        }
+    }
+
+    /// Notes a probe's round trip.
+    pub(super) fn measured(&mut self, id: NodeId, rtt_us: u64) {
+        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+            member.rtt_us = Some(rtt_us);
+        }
+    }
+
+    /// Stops showing a node that is not active; what is known of it stays until foca forgets it too.
+    pub(super) fn hide(&mut self, id: NodeId) -> Option<Member> {
+        let entry = self.entries.get_mut(&id).filter(|entry| !entry.hidden)?;
+        let member = entry.member.clone().filter(|member| !member.swim.is_active())?;
+        entry.hidden = true;
+        Some(member)
+    }
+
+    /// foca forgets `identity` if it holds it for down; so does the table.
+    pub(super) fn remove_if_down(&mut self, identity: &Identity) -> Option<Member> {
+        let entry = self.entries.get(&identity.id)?;
+        let hidden = entry.hidden;
+        let member = entry.member.as_ref()?;
+        if member.swim.identity != *identity || member.swim.is_active() {
+            return None;
+        }
+        let removed = self.entries.remove(&identity.id)?.member;
+        removed.filter(|_| !hidden)
+    }
+
+    /// Drops records whose nodes SWIM never named.
+    pub(super) fn remove_parked(&mut self) {
+        self.entries.retain(|_, entry| entry.member.is_some());
+        self.parked = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Version;
+
+    fn swim(generation: u64, incarnation: u16, liveness: Liveness) -> Swim {
+        let id = NodeId::from_bytes([1; 16]);
+        Swim { identity: Identity { id, generation, addr: ([127, 0, 0, 1], 1).into() }, incarnation, liveness }
+    }
+
+    #[test]
+    fn the_rules_of_swim_as_a_table() {
+        use Liveness::{Alive, Down, Suspect};
+        // known (generation, incarnation, liveness), update, applied
+        let rows = [
+            ((1, 0, Alive), (1, 0, Alive), false),
+            ((1, 0, Alive), (1, 1, Alive), true),
+            ((1, 0, Alive), (1, 0, Suspect), true),
+            ((1, 1, Alive), (1, 0, Suspect), false),
+            ((1, 1, Alive), (1, 0, Down), true),
+            ((1, 0, Suspect), (1, 0, Alive), false),
+            ((1, 0, Suspect), (1, 1, Alive), true),
+            ((1, 0, Suspect), (1, 0, Suspect), false),
+            ((1, 0, Suspect), (1, 1, Suspect), true),
+            ((1, 0, Suspect), (1, 0, Down), true),
+            ((1, 0, Down), (1, 9, Alive), false),
+            ((1, 0, Down), (1, 9, Down), false),
+            ((1, 0, Down), (2, 0, Alive), true),
+            ((2, 0, Alive), (1, 9, Down), false),
+            ((1, 5, Alive), (2, 0, Down), true),
+        ];
+        for (known, update, applied) in rows {
+            let mut table = Table::default();
+            table.apply(0, swim(known.0, known.1, known.2));
+            let change = table.apply(1, swim(update.0, update.1, update.2));
+            assert_eq!(change.is_some(), applied, "{known:?} <- {update:?}");
+            assert_eq!(table.active(), table.iter_active().count());
+        }
+    }
+
+    #[test]
+    fn left_is_the_word_of_the_same_life_only() {
+        let mut table = Table::default();
+        let record = NodeRecord { left: true, ..crate::wire::datagram::tests::sample() };
+        let id = NodeId::from_bytes([1; 16]);
+        table.apply(0, swim(1, 0, Liveness::Alive));
+        table.apply_record(1, RecordEnvelope::new(id, Version { generation: 1, seq: 2 }, &record)).unwrap();
+        let change = table.apply(2, swim(1, 0, Liveness::Down)).unwrap();
+        assert_eq!(change.new.status, Status::Left);
+        table.apply(3, swim(2, 0, Liveness::Alive));
+        let change = table.apply(4, swim(2, 0, Liveness::Down)).unwrap();
+        assert_eq!(change.new.status, Status::Down, "the new life has not said goodbye");
+        assert_eq!(change.new.since_ms, 4);
+    }
+}

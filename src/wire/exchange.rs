@@ -1,0 +1,188 @@
+//! What members ask each other over TLS: one request, one reply.
+//!
+//! The first byte of each is the version of this vocabulary; within a version, variants are only appended.
+
+use std::net::SocketAddr;
+
+use bincode::{Decode, Encode};
+
+use super::codec::{self, DecodeError, STREAM_LIMIT};
+use super::datagram::RecordEnvelope;
+use crate::record::NodeId;
+
+/// The version written today.
+pub const EXCHANGE_VERSION: u8 = 1;
+/// Most members in one message.
+pub const MEMBERS_MAX: usize = 65_536;
+
+/// Bytes of a [`digest`](crate::node::Node).
+pub type Digest = [u8; 16];
+
+/// What SWIM holds of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Liveness {
+    /// It answers.
+    Alive,
+    /// Under suspicion.
+    Suspect,
+    /// Declared failed, or gone.
+    Down,
+}
+
+/// One member as one node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct MemberEntry {
+    /// Whom it is about.
+    pub id: NodeId,
+    /// That node's life.
+    pub generation: u64,
+    /// Where that life listens.
+    pub addr: SocketAddr,
+    /// SWIM's incarnation within the life.
+    pub incarnation: u16,
+    /// What the sender holds of it.
+    pub liveness: Liveness,
+    /// The newest record of that node that the sender has.
+    pub record: Option<RecordEnvelope>,
+}
+
+/// A question to a member.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// "Here I am, this is the digest of what I know; tell me all when yours differs."
+    Sync {
+        /// The asker itself.
+        me: Box<MemberEntry>,
+        /// What the asker knows, hashed; none asks for everything.
+        digest: Option<Digest>,
+    },
+    /// "You may not know this yet."
+    Push {
+        /// What the asker believes to be news.
+        members: Vec<MemberEntry>,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// The digests are equal: nothing to say.
+    Same,
+    /// All that the answerer knows, itself included.
+    Members(Vec<MemberEntry>),
+    /// Taken in.
+    Done,
+}
+
+macro_rules! versioned {
+    ($type:ty, $what:literal) => {
+        impl $type {
+            /// The bytes to send.
+            pub fn to_bytes(&self) -> Vec<u8> {
+                let mut out = vec![EXCHANGE_VERSION];
+                codec::encode_into(self, &mut out);
+                out
+            }
+
+            /// Reads what a member sent.
+            ///
+            /// # Errors
+            /// [`DecodeError`] for another version, malformed bytes or too many members.
+            pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+                let (version, body) = bytes.split_first().ok_or(DecodeError::Malformed($what))?;
+                if *version != EXCHANGE_VERSION {
+                    return Err(DecodeError::Version { what: $what, version: *version });
+                }
+                let message = codec::decode::<Self, STREAM_LIMIT>($what, body)?;
+                if message.member_count() > MEMBERS_MAX {
+                    return Err(DecodeError::Invalid($what));
+                }
+                Ok(message)
+            }
+        }
+    };
+}
+
+versioned!(Request, "exchange request");
+versioned!(Reply, "exchange reply");
+
+impl Request {
+    fn member_count(&self) -> usize {
+        match self {
+            Self::Sync { .. } => 1,
+            Self::Push { members } => members.len(),
+        }
+    }
+}
+
+impl Reply {
+    fn member_count(&self) -> usize {
+        match self {
+            Self::Members(members) => members.len(),
+            Self::Same | Self::Done => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Version;
+
+    fn entry(n: u8) -> MemberEntry {
+        let id = NodeId::from_bytes([n; 16]);
+        MemberEntry {
+            id,
+            generation: 300,
+            addr: ([10, 0, 0, n], 7946).into(),
+            incarnation: 2,
+            liveness: Liveness::Suspect,
+            record: Some(RecordEnvelope::new(
+                id,
+                Version { generation: 300, seq: 1 },
+                &super::super::datagram::tests::sample(),
+            )),
+        }
+    }
+
+    #[test]
+    fn golden_request() {
+        let request =
+            Request::Sync { me: Box::new(MemberEntry { record: None, ..entry(3) }), digest: Some([0xD1; 16]) };
+        let hex: String = request.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "010003030303030303030303030303030303fb2c01000a000003fb0a1f02010001d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
+        );
+    }
+
+    #[test]
+    fn messages_round_trip_and_other_versions_are_named() {
+        let request = Request::Push { members: (0..40).map(entry).collect() };
+        assert_eq!(Request::from_bytes(&request.to_bytes()), Ok(request.clone()));
+        for reply in [Reply::Same, Reply::Done, Reply::Members(vec![entry(1)])] {
+            assert_eq!(Reply::from_bytes(&reply.to_bytes()), Ok(reply));
+        }
+        let mut other = request.to_bytes();
+        other[0] = 9;
+        assert_eq!(Request::from_bytes(&other).unwrap_err().to_string(), "exchange request version 9 is not supported");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = Request::from_bytes(&bytes);
+            let _ = Reply::from_bytes(&bytes);
+        }
+
+        #[test]
+        fn a_flipped_byte_is_read_or_refused(at in 0_usize..200, value: u8) {
+            let mut bytes = Request::Push { members: vec![entry(1), entry(2)] }.to_bytes();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            let _ = Request::from_bytes(&bytes);
+        }
+    }
+}
