@@ -219,8 +219,10 @@ word_enum! {
 
 word_enum! {
     /// What an operator decided about a node. Independent of its [`Status`].
+    #[derive(Default)]
     Availability, "an availability", "active, pause, drain" {
         /// Takes tasks.
+        #[default]
         Active = "active" / "Active",
         /// Keeps what it has, takes no more.
         Pause = "pause" / "Pause",
@@ -236,12 +238,6 @@ word_enum! {
         Worker = "worker" / "Worker",
         /// Also admits joiners and signs decisions.
         Manager = "manager" / "Manager",
-    }
-}
-
-impl Default for Availability {
-    fn default() -> Self {
-        Self::Active
     }
 }
 

@@ -1,1 +1,192 @@
-//! To come.
+//! The daemon: everything around the protocol core that touches the world.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `config`, `logging`, `metrics` | what an operator sets and sees |
+//! | `state`, `hex` | the state directory |
+//! | `addr`, `net` | addresses and the sockets of 7946 |
+//! | `ca`, `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
+//! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
+//! | `engine` | the one task that owns the protocol core |
+//! | `daemon` | membership's life: resume, init, join, leave |
+//! | `socket`, `http` | the local API |
+//!
+//! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
+//! contacts); the API server. All run on one thread; they share the [`Trust`](trust::Trust) behind short locks and
+//! reach the engine through a bounded channel. Each may be stopped at any await: what must survive is on the disk
+//! before it counts.
+
+pub mod addr;
+mod admission;
+pub mod ca;
+pub mod config;
+mod daemon;
+mod engine;
+mod hex;
+mod http;
+pub mod logging;
+pub mod metrics;
+mod net;
+mod server;
+mod socket;
+mod state;
+mod stream;
+mod tls;
+mod token;
+mod trust;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use self::config::{ConfigError, OnTerminate, Overrides, Settings};
+use self::daemon::Daemon;
+use self::net::BindError;
+use self::socket::{ApiSocket, SocketError};
+use self::state::{StateDir, StateError};
+use self::trust::TrustError;
+use crate::record::NodeId;
+
+/// Milliseconds since the Unix epoch; a clock before 1970 counts as 1970.
+fn unix_ms(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+fn rfc3339(unix_ms: u64) -> String {
+    // The last millisecond of the year 9999; later ones have no RFC 3339 text.
+    const LAST_MS: u64 = 253_402_300_799_999;
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS))).to_string()
+}
+
+/// The daemon could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operator's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The API's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The stored membership.
+    #[error("stored membership: {0}")]
+    Membership(#[from] TrustError),
+    /// An address of the stored membership cannot be had.
+    #[error(transparent)]
+    Address(#[from] addr::AddrError),
+    /// 7946.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The address for metrics.
+    #[error("metrics.listen: cannot listen on {addr}: {source}")]
+    Metrics {
+        /// The address.
+        addr: std::net::SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Anything else: a bug, or the system.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl RunError {
+    /// The exit code (`sysexits.h`): 65 damaged state, 69 an address, socket or directory is taken, 70 internal, 73
+    /// something cannot be created or written, 78 configuration.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 78,
+            Self::Socket(SocketError::Group(_)) => 78,
+            Self::Membership(_) | Self::State(StateError::Damaged { .. }) => 65,
+            Self::State(StateError::InUse(_)) | Self::Socket(SocketError::InUse(_)) => 69,
+            Self::Bind(_) | Self::Address(_) | Self::Metrics { .. } => 69,
+            Self::State(StateError::Io { .. }) | Self::Socket(SocketError::Io { .. } | SocketError::NotASocket(_)) => {
+                73
+            }
+            Self::Internal(_) => 70,
+        }
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> RunError {
+    RunError::Internal(error.to_string())
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`]; it has undone what it had begun.
+pub fn run(overrides: &Overrides) -> Result<(), RunError> {
+    let settings = Settings::load(overrides)?;
+    let reload = logging::start(&settings.log_filter, settings.log_format).map_err(internal)?;
+    // One thread: the protocol has one owner anyway, and a sidecar should be small.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
+    let outcome = runtime.block_on(serve(settings, overrides.clone(), reload));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload) -> Result<(), RunError> {
+    // Signals first, so that none is lost while starting.
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(internal)?;
+    let state = StateDir::open(&settings.state_dir, NodeId::from_bytes(ca::random().map_err(internal)?))?;
+    let (socket, listener) = ApiSocket::bind(&settings.socket, settings.socket_group.as_deref(), settings.socket_mode)?;
+    let recorder = metrics::Recorder::install().map_err(internal)?;
+    let metrics_listener = match settings.metrics_listen {
+        Some(addr) => Some(TcpListener::bind(addr).await.map_err(|source| RunError::Metrics { addr, source })?),
+        None => None,
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %state.node_id(),
+        hostname = settings.hostname,
+        state_dir = %settings.state_dir.display(),
+        socket = %settings.socket.display(),
+        "gossipd starts"
+    );
+    let on_terminate = settings.on_terminate;
+    let daemon = Arc::new(Daemon::new(settings, state, recorder));
+    daemon.resume().await?;
+    let (stop, stopped) = watch::channel(false);
+    let api = tokio::spawn(http::serve(listener, Arc::clone(&daemon), stopped.clone()));
+    if let Some(listener) = metrics_listener {
+        tokio::spawn(http::serve_metrics(listener, Arc::clone(&daemon), stopped.clone()));
+    }
+    tokio::spawn(Arc::clone(&daemon).join_unattended(stopped));
+    // Nobody listens for this outside systemd.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let reason = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = hangup.recv() => reload_filter(&overrides, &reload),
+        }
+    };
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    tracing::info!(reason, leave = on_terminate == OnTerminate::Leave, "gossipd stops");
+    stop.send_replace(true);
+    daemon.shut_down(on_terminate == OnTerminate::Leave).await;
+    // Requests under way get a moment to end.
+    let _ = tokio::time::timeout(Duration::from_secs(1), api).await;
+    drop(socket);
+    Ok(())
+}
+
+fn reload_filter(overrides: &Overrides, reload: &logging::Reload) {
+    match Settings::load(overrides).map_err(|error| error.to_string()).and_then(|settings| {
+        reload.set(&settings.log_filter)?;
+        Ok(settings.log_filter)
+    }) {
+        Ok(filter) => tracing::info!(filter, "log filter reloaded"),
+        Err(error) => tracing::warn!(error, "log filter not reloaded; the old one stays"),
+    }
+}

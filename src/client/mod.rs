@@ -1,1 +1,242 @@
-//! To come.
+//! A typed client of the daemon's local API, for programs that run beside it and for `gossipctl`.
+//!
+//! HTTP/1.1 over a Unix socket; one connection for each request, so that a client can be kept for ever and survives
+//! restarts of the daemon. Every request has a deadline and every answer a size limit.
+//!
+//! Not here: the types that travel (`api`), how anything is shown (`cli`), and retries: whoever calls knows better
+//! whether a request may be repeated.
+
+mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::error::ClientError;
+use self::transport::{Answer, Limits};
+use crate::api::{
+    Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken, LeaveRequest, LeaveResponse, Member,
+    MemberFilter, Members, RotateRequest, SelfInfo,
+};
+use crate::record::Role;
+
+/// How long an answer may take that the daemon gives from its own memory.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer may take for which the daemon asks other nodes first: joining, leaving, a change of tokens.
+pub const CLUSTER_DEADLINE: Duration = Duration::from_secs(60);
+/// Largest answer that is read, in bytes: 10,000 members take about 6 MB, and ten times that is no answer any more.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// A client of one daemon.
+///
+/// Dropping a request's future closes its connection; what the daemon has begun by then, it finishes.
+///
+/// ```no_run
+/// use gossipd::api::{DEFAULT_SOCKET, MemberFilter};
+/// use gossipd::client::{Client, ClientError};
+///
+/// async fn ready_nodes() -> Result<Vec<String>, ClientError> {
+///     let client = Client::connect(DEFAULT_SOCKET).await?;
+///     let filter = MemberFilter { status: Some("ready".to_owned()), ..MemberFilter::default() };
+///     let answer = client.members(&filter).await?;
+///     Ok(answer.members.into_iter().filter_map(|member| member.hostname).collect())
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    path: PathBuf,
+    limits: Limits,
+}
+
+impl Client {
+    /// A client of the daemon behind the socket at `path`, which is connected to once to see that somebody listens.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`]: no socket there, nobody listens, or not permitted.
+    pub async fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
+        Self::with_limits(path.as_ref(), Limits::default()).await
+    }
+
+    async fn with_limits(path: &Path, limits: Limits) -> Result<Self, ClientError> {
+        transport::connect(path).await?;
+        Ok(Self { path: path.to_owned(), limits })
+    }
+
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The daemon itself, also while it is in no cluster.
+    ///
+    /// # Errors
+    /// As every request: see [`ClientError`].
+    pub async fn self_info(&self) -> Result<SelfInfo, ClientError> {
+        self.get("/v1/self").await
+    }
+
+    /// All nodes that fit the filter, at one revision.
+    ///
+    /// # Errors
+    /// A problem `bad-request` for a word in the filter that is none, `not-in-cluster`.
+    pub async fn members(&self, filter: &MemberFilter) -> Result<Members, ClientError> {
+        self.get(&format!("/v1/members{}", filter_query(filter))).await
+    }
+
+    /// One node, by id, by the beginning of an id, or by host name.
+    ///
+    /// # Errors
+    /// A problem `not-found`, `ambiguous` (with candidates), `not-in-cluster`.
+    pub async fn member(&self, reference: &str) -> Result<Member, ClientError> {
+        self.get(&format!("/v1/members/{}", percent_encode(reference))).await
+    }
+
+    /// Makes a new cluster with this node as its first manager.
+    ///
+    /// # Errors
+    /// A problem `already-in-cluster`, `bad-request` (with candidates when an address could not be decided).
+    pub async fn init(&self, request: &InitRequest) -> Result<InitResponse, ClientError> {
+        self.post("/v1/cluster/init", request, self.limits.request).await
+    }
+
+    /// Joins a cluster through one of its members.
+    ///
+    /// # Errors
+    /// A problem `already-in-cluster`, `refused` (the token), `unreachable`, `bad-request`.
+    pub async fn join(&self, request: &JoinRequest) -> Result<JoinResponse, ClientError> {
+        self.post("/v1/cluster/join", request, self.limits.cluster).await
+    }
+
+    /// Leaves the cluster; the daemon runs on and waits for `init` or `join`.
+    ///
+    /// # Errors
+    /// A problem `not-in-cluster`, `conflict` (a manager, without force).
+    pub async fn leave(&self, request: &LeaveRequest) -> Result<LeaveResponse, ClientError> {
+        self.post("/v1/cluster/leave", request, self.limits.cluster).await
+    }
+
+    /// The join token for a role.
+    ///
+    /// # Errors
+    /// A problem `not-manager`, `not-in-cluster`, `forbidden`.
+    pub async fn join_token(&self, role: Role) -> Result<JoinToken, ClientError> {
+        self.get(&format!("/v1/join-tokens/{}", role.word())).await
+    }
+
+    /// The join tokens for all roles.
+    ///
+    /// # Errors
+    /// A problem `not-manager`, `not-in-cluster`, `forbidden`.
+    pub async fn join_tokens(&self) -> Result<Vec<JoinToken>, ClientError> {
+        self.get("/v1/join-tokens").await
+    }
+
+    /// Replaces the join token for a role, or only makes it invalid.
+    ///
+    /// # Errors
+    /// A problem `not-manager`, `not-in-cluster`, `forbidden`, `bad-request`.
+    pub async fn rotate_token(&self, role: Role, request: &RotateRequest) -> Result<JoinToken, ClientError> {
+        self.post(&format!("/v1/join-tokens/{}/rotate", role.word()), request, self.limits.cluster).await
+    }
+
+    /// Whether the daemon does its work. Also an unhealthy daemon's report is an answer, not an error.
+    ///
+    /// # Errors
+    /// As every request: see [`ClientError`].
+    pub async fn health(&self) -> Result<Health, ClientError> {
+        let target = "/v1/health";
+        let answer = self.send(Method::GET, target, None, self.limits.request).await?;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE
+            && let Ok(health) = serde_json::from_slice(&answer.body)
+        {
+            return Ok(health);
+        }
+        answer.json(target)
+    }
+
+    /// The daemon's metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// As every request: see [`ClientError`].
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        self.text("/metrics").await
+    }
+
+    /// The `OpenAPI` document of the daemon's API, as JSON text.
+    ///
+    /// # Errors
+    /// As every request: see [`ClientError`].
+    pub async fn openapi(&self) -> Result<String, ClientError> {
+        self.text("/openapi.json").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        self.send(Method::GET, target, None, self.limits.request).await?.json(target)
+    }
+
+    async fn text(&self, target: &str) -> Result<String, ClientError> {
+        self.send(Method::GET, target, None, self.limits.request).await?.text(target)
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| ClientError::Protocol(format!("cannot write the request to {target}: {error}")))?;
+        self.send(Method::POST, target, Some(body), deadline).await?.json(target)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<Answer, ClientError> {
+        let exchange = transport::exchange(&self.path, method, target, body, self.limits.body_bytes);
+        tokio::time::timeout(deadline, exchange)
+            .await
+            .unwrap_or_else(|_| Err(ClientError::Timeout { path: self.path.clone(), after: deadline }))
+    }
+}
+
+/// The query string of a filter, with its question mark; empty when nothing is asked for.
+fn filter_query(filter: &MemberFilter) -> String {
+    // Destructured in full: a new filter has to be sent too.
+    let MemberFilter { status, role, availability, name, id } = filter;
+    let pairs = [("status", status), ("role", role), ("availability", availability), ("name", name), ("id", id)];
+    let mut query = String::new();
+    for (key, value) in pairs {
+        if let Some(value) = value {
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query.push_str(key);
+            query.push('=');
+            query.push_str(&percent_encode(value));
+        }
+    }
+    query
+}
+
+/// Everything but the unreserved characters of RFC 3986 §2.3 as `%XX`: fits a path segment and a query value.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 
 use super::codec::{self, DecodeError, STREAM_LIMIT};
 use super::exchange::MemberEntry;
-use crate::record::{NodeId, Role};
+use crate::record::{ClusterId, NodeId, Role};
 
 /// The version written today.
 pub const ADMISSION_VERSION: u8 = 1;
@@ -67,6 +67,8 @@ pub enum Reply {
 /// Everything a newcomer gets.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Admission {
+    /// The cluster.
+    pub cluster: ClusterId,
     /// The role that the token stands for.
     pub role: Role,
     /// The newcomer's certificate, DER.

@@ -1,0 +1,83 @@
+//! Random streams: one for each purpose and host, so that a fault at one place does not change the luck of another.
+//!
+//! Not here: who draws when. All streams come from one seed and from nothing else.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::host::HostId;
+
+/// What a stream is drawn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Names and keys.
+    Names,
+    /// The seed of each life of a node.
+    Lives,
+    /// Delay of the datagrams that a host sends.
+    Latency,
+    /// Loss of the datagrams that a host sends.
+    Loss,
+    /// Delay of the exchanges that a host begins.
+    Exchanges,
+    /// Whom a plan's faults hit.
+    Victims,
+}
+
+/// The run's seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Luck(u64);
+
+impl Luck {
+    /// All luck of the run with this seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The stream of the whole run for `purpose`.
+    pub fn stream(self, purpose: Purpose) -> ChaCha12Rng {
+        self.numbered(purpose, 0)
+    }
+
+    /// The stream of one host for `purpose`.
+    pub fn of_host(self, purpose: Purpose, host: HostId) -> ChaCha12Rng {
+        self.numbered(purpose, host.index() as u64 + 1)
+    }
+
+    /// 32 bytes for the `life`-th life of a node.
+    pub fn life_seed(self, host: HostId, life: u64) -> [u8; 32] {
+        let mut rng = self.of_host(Purpose::Lives, host);
+        // Each life its own block of the stream, whatever happened before.
+        rng.set_word_pos(u128::from(life) * 16);
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        seed
+    }
+
+    fn numbered(self, purpose: Purpose, number: u64) -> ChaCha12Rng {
+        let mut rng = ChaCha12Rng::seed_from_u64(self.0);
+        rng.set_stream((purpose as u64) << 48 | number);
+        rng
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_differ_by_purpose_host_life_and_seed() {
+        let luck = Luck::new(1);
+        let draws = [
+            luck.stream(Purpose::Names).next_u64(),
+            luck.stream(Purpose::Loss).next_u64(),
+            luck.of_host(Purpose::Loss, HostId::new(0)).next_u64(),
+            luck.of_host(Purpose::Loss, HostId::new(1)).next_u64(),
+            Luck::new(2).stream(Purpose::Loss).next_u64(),
+        ];
+        let different: std::collections::BTreeSet<_> = draws.into_iter().collect();
+        assert_eq!(different.len(), draws.len());
+        assert_ne!(luck.life_seed(HostId::new(0), 1), luck.life_seed(HostId::new(0), 2));
+        assert_eq!(luck.life_seed(HostId::new(3), 1), luck.life_seed(HostId::new(3), 1));
+    }
+}

@@ -1,0 +1,276 @@
+//! How a node gets in, stays in, and how managers agree on tokens: both ends of `wire::admission`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+
+use super::ca::{Issued, NodeKey};
+use super::engine::Engine;
+use super::metrics;
+use super::stream::{Connection, StreamError, Topic};
+use super::token::Token;
+use super::trust::{NewMembership, Trust, TrustError, admitted};
+use super::{tls, unix_ms};
+use crate::api::NodeOptions;
+use crate::node::Peer;
+use crate::record::{NodeId, Role};
+use crate::wire::admission::{Admission, Reply, Request, possession};
+
+/// Managers that a worker names.
+const MANAGERS_NAMED: usize = 8;
+/// Addresses that a joiner tries in all, those that workers name included.
+const REMOTES_MAX: usize = 64;
+
+// ---- answering -------------------------------------------------------------------------------------------------------
+
+/// Answers a request about admission. `peer` is none for strangers.
+pub async fn answer(trust: &Trust, engine: &Engine, me: SocketAddr, peer: Option<Peer>, body: &[u8]) -> Vec<u8> {
+    let reply = match Request::from_bytes(body) {
+        Err(error) => Reply::Refused(format!("{error}; do both nodes run compatible versions of gossipd?")),
+        Ok(Request::Managers) => managers(trust, engine, me).await,
+        Ok(Request::Join { node_id, secret, public_key, proof }) => {
+            join(trust, engine, node_id, &secret, public_key, &proof).await
+        }
+        Ok(Request::Renew { public_key, proof }) => match peer {
+            None => Reply::Refused("only a member can renew a certificate".to_owned()),
+            Some(Peer { id, role }) => match trust.renew(id, role, public_key, &proof, SystemTime::now()) {
+                Ok(Issued { certificate, expires_at_ms }) => Reply::Renewed { certificate, expires_at_ms },
+                Err(error) => Reply::Refused(error.to_string()),
+            },
+        },
+        Ok(Request::ManagerSync { tokens }) => match peer {
+            Some(Peer { role: Role::Manager, .. }) => match trust.merge_tokens(tokens) {
+                Ok(tokens) => Reply::Tokens(tokens),
+                Err(error) => Reply::Refused(error.to_string()),
+            },
+            _ => Reply::Refused("only a manager may ask for tokens".to_owned()),
+        },
+    };
+    reply.to_bytes()
+}
+
+async fn managers(trust: &Trust, engine: &Engine, me: SocketAddr) -> Reply {
+    let mut managers = engine.query(|node| node.managers()).await.unwrap_or_default();
+    if trust.role() == Role::Manager {
+        managers.insert(0, (trust.me, me));
+    }
+    managers.truncate(MANAGERS_NAMED);
+    Reply::Managers(managers)
+}
+
+async fn join(
+    trust: &Trust,
+    engine: &Engine,
+    joiner: NodeId,
+    secret: &[u8; 16],
+    public_key: [u8; 32],
+    proof: &[u8],
+) -> Reply {
+    let Ok(members) = engine.query(|node| node.entries()).await else {
+        return Reply::Refused("the manager is shutting down; try another one".to_owned());
+    };
+    match trust.admit(joiner, secret, public_key, proof, members, SystemTime::now()) {
+        Ok(admission) => {
+            metrics::admission("admitted");
+            tracing::info!(node = %joiner, role = %admission.role, "node admitted");
+            Reply::Admitted(Box::new(admission))
+        }
+        Err(error) => {
+            metrics::admission("refused");
+            tracing::info!(node = %joiner, %error, "join refused");
+            match error {
+                TrustError::Refused(reason) => Reply::Refused(reason),
+                // The manager's own trouble: its log has the details.
+                other => {
+                    tracing::error!(error = %other, "admission failed");
+                    Reply::Refused("the manager cannot admit anybody at present; see its log".to_owned())
+                }
+            }
+        }
+    }
+}
+
+// ---- asking ----------------------------------------------------------------------------------------------------------
+
+/// A join did not work. Nothing was changed on this node.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// A manager said no.
+    #[error("{addr} refused: {reason}")]
+    Refused {
+        /// The manager.
+        addr: SocketAddr,
+        /// Its words.
+        reason: String,
+    },
+    /// Every address was tried.
+    #[error("no manager of the cluster was reached; tried {}", .0.join("; "))]
+    Unreachable(Vec<String>),
+    /// This node's own trouble.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// What a join brought.
+pub struct Joined {
+    /// To be committed.
+    pub membership: NewMembership,
+    /// The role given.
+    pub role: Role,
+    /// Who admitted this node.
+    pub by: SocketAddr,
+    /// Where the members are.
+    pub contacts: Vec<SocketAddr>,
+}
+
+/// Asks the members at `remotes` in turn to let this node in. A worker names the managers, which are asked next; the
+/// secret is shown only to a manager of the cluster that the token names.
+///
+/// # Errors
+/// [`JoinError`]: the first refusal by a manager, or what became of each address.
+pub async fn ask_to_join(
+    me: NodeId,
+    token: Token,
+    remotes: Vec<SocketAddr>,
+    options: NodeOptions,
+) -> Result<Joined, JoinError> {
+    let key = NodeKey::generate().map_err(TrustError::from)?;
+    let config = tls::joiner(token.ca_digest).map_err(TrustError::from)?;
+    let mut queue = remotes;
+    let mut failures = Vec::new();
+    let mut at = 0;
+    while let Some(addr) = queue.get(at).copied() {
+        at += 1;
+        let connection = match Connection::open(addr, Arc::clone(&config)).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                failures.push(format!("{addr} ({error})"));
+                continue;
+            }
+        };
+        if connection.peer.role != Role::Manager {
+            match ask_worker(connection).await {
+                Ok(managers) if managers.is_empty() => {
+                    failures.push(format!("{addr} (a worker that knows no manager)"));
+                }
+                Ok(managers) => {
+                    failures.push(format!("{addr} (a worker)"));
+                    for manager in managers {
+                        if !queue.contains(&manager) && queue.len() < REMOTES_MAX {
+                            queue.push(manager);
+                        }
+                    }
+                }
+                Err(error) => failures.push(format!("{addr} ({error})")),
+            }
+            continue;
+        }
+        match ask_manager(me, &token, &key, connection).await {
+            Ok((Reply::Admitted(admission), ca_certificate)) => {
+                let contacts = admission.members.iter().map(|member| member.addr).collect();
+                let role = admission.role;
+                let Admission { .. } = *admission;
+                let membership = admitted(&admission, ca_certificate, &key, options, SystemTime::now());
+                return Ok(Joined { membership, role, by: addr, contacts });
+            }
+            Ok((Reply::Refused(reason), _)) => return Err(JoinError::Refused { addr, reason }),
+            Ok(_) => failures.push(format!("{addr} (an unexpected answer)")),
+            Err(error) => failures.push(format!("{addr} ({error})")),
+        }
+    }
+    Err(JoinError::Unreachable(failures))
+}
+
+async fn ask_worker(connection: Connection) -> Result<Vec<SocketAddr>, StreamError> {
+    let reply = connection.ask(Topic::Admission, &Request::Managers.to_bytes()).await?;
+    Ok(match Reply::from_bytes(&reply) {
+        Ok(Reply::Managers(managers)) => managers.into_iter().map(|(_, addr)| addr).collect(),
+        _ => Vec::new(),
+    })
+}
+
+async fn ask_manager(
+    me: NodeId,
+    token: &Token,
+    key: &NodeKey,
+    connection: Connection,
+) -> Result<(Reply, Vec<u8>), StreamError> {
+    let failed = |error: String| StreamError::Message(std::io::Error::other(error));
+    let ca_certificate = connection.certificate(&token.ca_digest).ok_or(StreamError::WrongCluster)?;
+    let public_key = key.public().ok_or_else(|| failed("no usable key".to_owned()))?;
+    let proof = key.sign(&possession(&token.ca_digest, me)).map_err(|error| failed(error.to_string()))?;
+    let request = Request::Join { node_id: me, secret: token.secret, public_key, proof };
+    let reply = connection.ask(Topic::Admission, &request.to_bytes()).await?;
+    let reply = Reply::from_bytes(&reply).map_err(|error| failed(error.to_string()))?;
+    Ok((reply, ca_certificate))
+}
+
+async fn ask_member(trust: &Trust, addr: SocketAddr, request: &Request) -> Result<(Peer, Reply), StreamError> {
+    let connection = Connection::open(addr, Arc::clone(&trust.configs().client)).await?;
+    let peer = connection.peer;
+    // What only managers may hear is said to managers only.
+    if peer.role != Role::Manager || peer.id == trust.me {
+        return Err(StreamError::NoPeer);
+    }
+    let reply = connection.ask(Topic::Admission, &request.to_bytes()).await?;
+    let reply = Reply::from_bytes(&reply).map_err(|error| StreamError::Message(std::io::Error::other(error)))?;
+    Ok((peer, reply))
+}
+
+/// Renews this node's certificate: a manager does it itself, a worker asks the managers in turn.
+///
+/// # Errors
+/// A text for the log; the old certificate stays in force.
+pub async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> {
+    let key = NodeKey::generate().map_err(|e| e.to_string())?;
+    let public_key = key.public().ok_or("no usable key")?;
+    let proof = key.sign(&possession(&trust.ca_digest(), trust.me)).map_err(|e| e.to_string())?;
+    let now = SystemTime::now();
+    if trust.role() == Role::Manager {
+        let issued = trust.renew(trust.me, Role::Manager, public_key, &proof, now).map_err(|e| e.to_string())?;
+        return trust.install(&key, issued, now).map_err(|e| e.to_string());
+    }
+    let request = Request::Renew { public_key, proof };
+    let managers = engine.query(|node| node.managers()).await.map_err(|e| e.to_string())?;
+    let mut last = "no manager is known".to_owned();
+    for (_, addr) in managers {
+        match ask_member(trust, addr, &request).await {
+            Ok((_, Reply::Renewed { certificate, expires_at_ms })) if expires_at_ms > unix_ms(now) => {
+                return trust.install(&key, Issued { certificate, expires_at_ms }, now).map_err(|e| e.to_string());
+            }
+            Ok((_, Reply::Refused(reason))) => last = format!("{addr} refused: {reason}"),
+            Ok(_) => last = format!("{addr} gave an unexpected answer"),
+            Err(error) => last = format!("{addr}: {error}"),
+        }
+    }
+    Err(last)
+}
+
+/// Tells all other managers this one's tokens and takes in theirs. Returns those that have not confirmed.
+pub async fn sync_managers(trust: &Arc<Trust>, engine: &Engine) -> Vec<NodeId> {
+    let Ok(managers) = engine.query(|node| node.managers()).await else { return Vec::new() };
+    let Ok(tokens) = trust.tokens() else { return Vec::new() };
+    let request = Request::ManagerSync { tokens: tokens.records().to_vec() };
+    let mut asked = JoinSet::new();
+    for (id, addr) in managers {
+        let (trust, request) = (Arc::clone(trust), request.clone());
+        asked.spawn(async move {
+            let confirmed = match tokio::time::timeout(Duration::from_secs(5), ask_member(&trust, addr, &request)).await
+            {
+                Ok(Ok((peer, Reply::Tokens(theirs)))) => {
+                    if let Err(error) = trust.merge_tokens(theirs) {
+                        tracing::warn!(%error, "another manager's tokens could not be stored");
+                    }
+                    peer.id == id
+                }
+                _ => false,
+            };
+            (!confirmed).then_some(id)
+        });
+    }
+    let mut unconfirmed: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
+    unconfirmed.sort_unstable();
+    unconfirmed
+}

@@ -1,0 +1,237 @@
+//! The cluster's certificate authority, and what is in a certificate.
+//!
+//! Ed25519 throughout. A node's certificate names it as swarm's do (CN node id, OU role, O cluster id) and, for the
+//! checks that count, in two subject alternative names: [`SERVER_NAME`], which every member has and every client asks
+//! for, and `ID.ROLE.gossipd`, from which the other side reads whom it talks to.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use aws_lc_rs::{digest, rand};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::node::Peer;
+use crate::record::{ClusterId, NodeId, Role};
+
+/// The name that every member's certificate carries.
+pub const SERVER_NAME: &str = "member.gossipd";
+/// Validity of a certificate when nobody says otherwise: 90 days, as swarm's.
+pub const CERT_EXPIRY_DEFAULT: Duration = Duration::from_secs(2_160 * 3_600);
+/// Shortest validity allowed: below it, renewal would not keep up with a short outage. The same as swarm's.
+pub const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3_600);
+/// Longest validity allowed: the CA's own.
+pub const CERT_EXPIRY_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// Certificates are valid from this long before they are made: other clocks may be behind.
+const BACKDATE: Duration = Duration::from_secs(3_600);
+
+/// Cryptography failed: a damaged key, or no randomness. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// rcgen refused.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Randomness,
+}
+
+/// `N` bytes of the operating system's randomness.
+///
+/// # Errors
+/// [`CaError::Randomness`].
+pub fn random<const N: usize>() -> Result<[u8; N], CaError> {
+    let mut bytes = [0_u8; N];
+    rand::fill(&mut bytes).map_err(|_| CaError::Randomness)?;
+    Ok(bytes)
+}
+
+/// SHA-256 of a CA's certificate: what a join token pins.
+pub fn ca_digest(certificate: &[u8]) -> [u8; 32] {
+    let mut out = [0_u8; 32];
+    out.iter_mut().zip(digest::digest(&digest::SHA256, certificate).as_ref()).for_each(|(slot, byte)| *slot = *byte);
+    out
+}
+
+/// A node's private key.
+pub struct NodeKey(KeyPair);
+
+impl NodeKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// [`CaError`] without randomness.
+    pub fn generate() -> Result<Self, CaError> {
+        Ok(Self(KeyPair::generate_for(&PKCS_ED25519)?))
+    }
+
+    /// PKCS#8 DER.
+    pub fn to_der(&self) -> Vec<u8> {
+        self.0.serialize_der()
+    }
+
+    /// The public half; `None` only if rcgen made something else than Ed25519.
+    pub fn public(&self) -> Option<[u8; 32]> {
+        self.0.public_key_raw().try_into().ok()
+    }
+
+    /// Proof of possession over `text`.
+    ///
+    /// # Errors
+    /// [`CaError`] when signing fails.
+    pub fn sign(&self, text: &[u8]) -> Result<Vec<u8>, CaError> {
+        Ok(rcgen::SigningKey::sign(&self.0, text)?)
+    }
+}
+
+/// Does `signature` over `text` come from the holder of `public_key`?
+pub fn verify(public_key: &[u8; 32], text: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public_key).verify(text, signature).is_ok()
+}
+
+/// A private key as rustls takes it.
+pub fn private_key(der: &[u8]) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
+}
+
+struct Ed25519Public([u8; 32]);
+
+impl PublicKeyData for Ed25519Public {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ED25519
+    }
+}
+
+/// A certificate just issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// End of validity, in milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+}
+
+/// The CA, on a manager.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    cluster: ClusterId,
+}
+
+fn ca_params(cluster: ClusterId, now: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "gossipd CA");
+    name.push(DnType::OrganizationName, cluster.to_string());
+    params.distinguished_name = name;
+    params.not_before = (now - BACKDATE).into();
+    params.not_after = (now + CERT_EXPIRY_MAX).into();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+impl Authority {
+    /// Makes a cluster's CA: its certificate (DER), its private key (PKCS#8 DER), and the authority itself.
+    ///
+    /// # Errors
+    /// [`CaError`] without randomness.
+    pub fn create(cluster: ClusterId, now: SystemTime) -> Result<(Vec<u8>, Vec<u8>, Self), CaError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let params = ca_params(cluster, now);
+        let certificate = params.self_signed(&key)?.der().to_vec();
+        let key_der = key.serialize_der();
+        Ok((certificate, key_der, Self { issuer: Issuer::new(params, key), cluster }))
+    }
+
+    /// The CA from its stored private key.
+    ///
+    /// # Errors
+    /// [`CaError`] when the key is damaged.
+    pub fn load(cluster: ClusterId, key_der: &[u8], now: SystemTime) -> Result<Self, CaError> {
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key_der.to_vec()), &PKCS_ED25519)?;
+        Ok(Self { issuer: Issuer::new(ca_params(cluster, now), key), cluster })
+    }
+
+    /// Certifies that `public_key` belongs to `id` with `role`.
+    ///
+    /// # Errors
+    /// [`CaError`] when signing fails.
+    pub fn issue(
+        &self,
+        id: NodeId,
+        role: Role,
+        public_key: [u8; 32],
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
+        let mut params = CertificateParams::default();
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, id.to_string());
+        name.push(DnType::OrganizationalUnitName, format!("gossipd-{role}"));
+        name.push(DnType::OrganizationName, self.cluster.to_string());
+        params.distinguished_name = name;
+        let names = [SERVER_NAME.to_owned(), format!("{id}.{role}.gossipd")];
+        params.subject_alt_names =
+            names.into_iter().map(|name| name.try_into().map(SanType::DnsName)).collect::<Result<_, _>>()?;
+        let expires = now + validity;
+        params.not_before = (now - BACKDATE).into();
+        params.not_after = expires.into();
+        params.serial_number = Some(SerialNumber::from_slice(&random::<16>()?));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&Ed25519Public(public_key), &self.issuer)?;
+        Ok(Issued { certificate: certificate.der().to_vec(), expires_at_ms: super::unix_ms(expires) })
+    }
+}
+
+/// Whom a certificate names; `None` when it is no member's. The chain must have been verified before.
+pub fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    certificate.valid_dns_names().find_map(|name| {
+        let mut labels = name.split('.');
+        let (id, role, zone, end) = (labels.next()?, labels.next()?, labels.next()?, labels.next());
+        if zone != "gossipd" || end.is_some() {
+            return None;
+        }
+        Some(Peer { id: id.parse().ok()?, role: role.parse().ok()? })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_names_its_node_and_role() {
+        let cluster = ClusterId::from_bytes([3; 16]);
+        let now = SystemTime::now();
+        let (certificate, key, authority) = Authority::create(cluster, now).unwrap();
+        let loaded = Authority::load(cluster, &key, now).unwrap();
+        let id = NodeId::from_bytes([7; 16]);
+        let public = NodeKey::generate().unwrap().public().unwrap();
+        for authority in [authority, loaded] {
+            let issued = authority.issue(id, Role::Manager, public, CERT_EXPIRY_DEFAULT, now).unwrap();
+            let peer = peer_of(&issued.certificate.into()).unwrap();
+            assert_eq!(peer, Peer { id, role: Role::Manager });
+        }
+        assert_eq!(peer_of(&certificate.into()), None, "the CA is nobody");
+        assert_eq!(peer_of(&vec![1, 2, 3].into()), None);
+    }
+
+    #[test]
+    fn possession_is_proven_by_the_right_key_only() {
+        let key = NodeKey::generate().unwrap();
+        let other = NodeKey::generate().unwrap();
+        let signature = key.sign(b"text").unwrap();
+        assert!(verify(&key.public().unwrap(), b"text", &signature));
+        assert!(!verify(&other.public().unwrap(), b"text", &signature));
+        assert!(!verify(&key.public().unwrap(), b"texT", &signature));
+    }
+}

@@ -1,0 +1,453 @@
+//! Configuration in two stages: what was typed ([`File`], [`Overrides`]), then what is valid ([`Settings`]).
+//!
+//! Strength rises: built-in default, file, environment, flag. An unknown key is an error; so is a value out of range.
+//! Nothing is bound, opened or made before all of it is valid.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::addr::AddrSpec;
+use crate::api::{DEFAULT_PORT, DEFAULT_SOCKET};
+use crate::node::{Config as Protocol, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
+use crate::record::{Availability, RecordError, validate_hostname};
+
+/// Where the daemon keeps its state when nobody says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/gossipd";
+/// The configuration file read when nobody names one; it may be missing.
+pub const DEFAULT_CONFIG: &str = "/etc/gossipd/gossipd.toml";
+
+/// The configuration cannot be used. The operator's to mend; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file is no TOML, or has an unknown key or a value of the wrong type.
+    #[error("configuration {}: {message}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// A value that cannot be used.
+    #[error("{key} = {value:?}: {reason}")]
+    Value {
+        /// The key, as in the file.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// Why it cannot be used, and what can.
+        reason: String,
+    },
+}
+
+fn value(key: &'static str, value: impl ToString, reason: impl ToString) -> ConfigError {
+    ConfigError::Value { key, value: value.to_string(), reason: reason.to_string() }
+}
+
+/// A set of protocol constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// One data centre.
+    Lan,
+    /// Several regions.
+    Wan,
+    /// One machine.
+    Local,
+}
+
+impl Profile {
+    /// Its constants.
+    pub const fn protocol(self) -> Protocol {
+        match self {
+            Self::Lan => Protocol::lan(),
+            Self::Wan => Protocol::wan(),
+            Self::Local => Protocol::local(),
+        }
+    }
+}
+
+impl FromStr for Profile {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "lan" => Ok(Self::Lan),
+            "wan" => Ok(Self::Wan),
+            "local" => Ok(Self::Local),
+            _ => Err("expected lan, wan or local"),
+        }
+    }
+}
+
+/// What SIGTERM means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTerminate {
+    /// Stop to be started again: others may find this node down meanwhile.
+    Stop,
+    /// Say goodbye first; the next start comes back by itself.
+    Leave,
+}
+
+impl FromStr for OnTerminate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "stop" => Ok(Self::Stop),
+            "leave" => Ok(Self::Leave),
+            _ => Err("expected stop or leave"),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected text or json"),
+        }
+    }
+}
+
+/// The file as it was typed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    state_dir: Option<PathBuf>,
+    hostname: Option<String>,
+    listen_addr: Option<String>,
+    advertise_addr: Option<String>,
+    data_path_addr: Option<String>,
+    port: Option<u16>,
+    profile: Option<String>,
+    availability: Option<String>,
+    on_terminate: Option<String>,
+    api: ApiTable,
+    join: JoinTable,
+    log: LogTable,
+    metrics: MetricsTable,
+    protocol: ProtocolTable,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ApiTable {
+    socket: Option<PathBuf>,
+    group: Option<String>,
+    mode: Option<String>,
+    write_uids: Vec<u32>,
+    write_gids: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct JoinTable {
+    remotes: Vec<String>,
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogTable {
+    filter: Option<String>,
+    format: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MetricsTable {
+    listen: Option<String>,
+}
+
+macro_rules! protocol_table {
+    ($($key:ident: $type:ty, $low:expr, $high:expr;)+) => {
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct ProtocolTable {
+            $($key: Option<$type>,)+
+        }
+
+        /// Keys of `[protocol]` with the values of a profile, in the order of the file.
+        pub fn protocol_rows(protocol: &Protocol) -> Vec<(&'static str, u64)> {
+            vec![$((stringify!($key), protocol.$key as u64)),+]
+        }
+
+        impl ProtocolTable {
+            fn over(&self, mut protocol: Protocol) -> Result<Protocol, ConfigError> {
+                $(
+                    if let Some(given) = self.$key {
+                        let (low, high): ($type, $type) = ($low, $high);
+                        if !(low..=high).contains(&given) {
+                            return Err(value(
+                                concat!("protocol.", stringify!($key)),
+                                given,
+                                format!("expected {low} to {high}"),
+                            ));
+                        }
+                        protocol.$key = given;
+                    }
+                )+
+                if protocol.probe_rtt_ms >= protocol.probe_period_ms {
+                    return Err(value(
+                        "protocol.probe_rtt_ms",
+                        protocol.probe_rtt_ms,
+                        format!("must be below probe_period_ms, which is {}", protocol.probe_period_ms),
+                    ));
+                }
+                Ok(protocol)
+            }
+        }
+    };
+}
+
+protocol_table! {
+    datagram_bytes_max: usize, DATAGRAM_BYTES_FLOOR, DATAGRAM_BYTES_CEILING;
+    probe_period_ms: u64, 20, 60_000;
+    probe_rtt_ms: u64, 1, 30_000;
+    fanout: usize, 1, 16;
+    suspect_timeout_ms: u64, 50, 600_000;
+    gossip_interval_ms: u64, 5, 60_000;
+    coalesce_ms: u64, 0, 1_000;
+    sync_interval_ms: u64, 500, 3_600_000;
+    rejoin_interval_ms: u64, 50, 600_000;
+    left_retention_s: u64, 1, 31_536_000;
+    down_retention_s: u64, 1, 31_536_000;
+}
+
+/// What environment and flags say; flags have won already where both speak.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The configuration file; none: the default one, if it is there.
+    pub config: Option<PathBuf>,
+    /// As `state_dir`.
+    pub state_dir: Option<PathBuf>,
+    /// As `api.socket`.
+    pub socket: Option<PathBuf>,
+    /// As `hostname`.
+    pub hostname: Option<String>,
+    /// As `listen_addr`.
+    pub listen_addr: Option<String>,
+    /// As `advertise_addr`.
+    pub advertise_addr: Option<String>,
+    /// As `data_path_addr`.
+    pub data_path_addr: Option<String>,
+    /// As `port`.
+    pub port: Option<u16>,
+    /// As `profile`.
+    pub profile: Option<String>,
+    /// As `on_terminate`.
+    pub on_terminate: Option<String>,
+    /// As `log.filter`.
+    pub log_filter: Option<String>,
+    /// As `log.format`.
+    pub log_format: Option<String>,
+}
+
+/// Configuration that is valid and complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the state directory is.
+    pub state_dir: PathBuf,
+    /// What this node calls itself.
+    pub hostname: String,
+    /// Where gossip listens, if named.
+    pub listen_addr: Option<AddrSpec>,
+    /// What others are told, if named.
+    pub advertise_addr: Option<AddrSpec>,
+    /// Where overlay traffic goes, if named.
+    pub data_path_addr: Option<AddrSpec>,
+    /// The port where an address has none.
+    pub port: u16,
+    /// The availability to join with, when the join does not say.
+    pub availability: Availability,
+    /// What SIGTERM means.
+    pub on_terminate: OnTerminate,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// The socket's group; none: `gossipd` if there is such a group.
+    pub socket_group: Option<String>,
+    /// The socket's mode.
+    pub socket_mode: u32,
+    /// Users that may write, beside root and the daemon's own.
+    pub write_uids: Vec<u32>,
+    /// Groups that may write.
+    pub write_gids: Vec<u32>,
+    /// Members to join through, unattended.
+    pub join_remotes: Vec<String>,
+    /// Where the token for that is.
+    pub join_token_file: Option<PathBuf>,
+    /// Which log lines are written.
+    pub log_filter: String,
+    /// How they look.
+    pub log_format: LogFormat,
+    /// Where metrics are served beside the socket.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The protocol's constants.
+    pub protocol: Protocol,
+}
+
+impl Settings {
+    /// Reads the file and lays the overrides over it.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`].
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let file = match &overrides.config {
+            Some(path) => read(path)?,
+            None => match read(Path::new(DEFAULT_CONFIG)) {
+                Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => File::default(),
+                other => other?,
+            },
+        };
+        Self::build(file, overrides.clone())
+    }
+
+    fn build(file: File, overrides: Overrides) -> Result<Self, ConfigError> {
+        let profile = parsed("profile", overrides.profile.or(file.profile))?.unwrap_or(Profile::Lan);
+        let filter = overrides.log_filter.or(file.log.filter).unwrap_or_else(|| "info".to_owned());
+        super::logging::parse_filter(&filter).map_err(|error| value("log.filter", &filter, error))?;
+        if file.join.remotes.is_empty() != file.join.token_file.is_none() {
+            let given = if file.join.remotes.is_empty() { "token_file" } else { "remotes" };
+            return Err(value("join", given, "join.remotes and join.token_file go together"));
+        }
+        Ok(Self {
+            state_dir: overrides.state_dir.or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            hostname: hostname(overrides.hostname.or(file.hostname))?,
+            listen_addr: parsed("listen_addr", overrides.listen_addr.or(file.listen_addr))?,
+            advertise_addr: parsed("advertise_addr", overrides.advertise_addr.or(file.advertise_addr))?,
+            data_path_addr: parsed("data_path_addr", overrides.data_path_addr.or(file.data_path_addr))?,
+            port: overrides.port.or(file.port).unwrap_or(DEFAULT_PORT),
+            availability: parsed("availability", file.availability)?.unwrap_or_default(),
+            on_terminate: parsed("on_terminate", overrides.on_terminate.or(file.on_terminate))?
+                .unwrap_or(OnTerminate::Stop),
+            socket: overrides.socket.or(file.api.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            socket_group: file.api.group,
+            socket_mode: file.api.mode.map_or(Ok(0o660), |mode| socket_mode(&mode))?,
+            write_uids: file.api.write_uids,
+            write_gids: file.api.write_gids,
+            join_remotes: file.join.remotes,
+            join_token_file: file.join.token_file,
+            log_filter: filter,
+            log_format: parsed("log.format", overrides.log_format.or(file.log.format))?.unwrap_or(LogFormat::Text),
+            metrics_listen: parsed("metrics.listen", file.metrics.listen)?,
+            protocol: file.protocol.over(profile.protocol())?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        message: error.to_string().trim_end().to_owned(),
+    })
+}
+
+fn parsed<T: FromStr<Err: ToString>>(key: &'static str, text: Option<String>) -> Result<Option<T>, ConfigError> {
+    text.map(|text| text.parse().map_err(|error: T::Err| value(key, text, error))).transpose()
+}
+
+fn hostname(given: Option<String>) -> Result<String, ConfigError> {
+    let name = match given {
+        Some(name) => name,
+        None => nix::unistd::gethostname()
+            .map_err(|error| value("hostname", "", format!("the system does not tell its name: {error}")))?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    validate_hostname(&name).map_err(|error: RecordError| value("hostname", &name, error))?;
+    Ok(name)
+}
+
+fn socket_mode(text: &str) -> Result<u32, ConfigError> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    let mode = mode.ok_or_else(|| value("api.mode", text, "expected an octal mode such as \"0660\""))?;
+    if mode & 0o002 != 0 {
+        return Err(value("api.mode", text, "everybody on the machine could write; use a group instead"));
+    }
+    Ok(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(text: &str) -> Result<Settings, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        Settings::build(file, Overrides::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_shipped_example_is_the_defaults() {
+        let example = include_str!("../../deploy/gossipd.toml");
+        // Every key stands in it, commented out with its default.
+        let uncommented: String = example
+            .lines()
+            .filter_map(|line| match line.strip_prefix('#') {
+                None => Some(line),
+                Some(rest) => (!rest.starts_with(' ') && !rest.is_empty()).then_some(rest),
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert_eq!(build(example).unwrap(), build("").unwrap());
+        assert_eq!(build(&uncommented).unwrap(), build("").unwrap());
+        for (key, _) in protocol_rows(&Protocol::lan()) {
+            assert!(uncommented.contains(&format!("\n{key} = ")), "{key} is missing in the example");
+        }
+    }
+
+    #[test]
+    fn strength_rises_from_file_to_override() {
+        let file: File = toml::from_str("port = 1\nprofile = \"wan\"\n[log]\nfilter = \"debug\"").unwrap();
+        let overrides = Overrides { port: Some(2), ..Overrides::default() };
+        let settings = Settings::build(file, overrides).unwrap();
+        assert_eq!((settings.port, settings.log_filter.as_str()), (2, "debug"));
+        assert_eq!(settings.protocol, Protocol::wan());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value() {
+        let cases = [
+            ("porto = 1", "unknown field `porto`"),
+            ("port = 70000", "70000"),
+            ("profile = \"fast\"", "profile = \"fast\": expected lan, wan or local"),
+            ("listen_addr = \"10.0.0\"", "listen_addr = \"10.0.0\": \"10.0.0\" is neither an IP address nor"),
+            ("hostname = \"a b\"", "hostname = \"a b\": \"a b\" is not a host name"),
+            ("[api]\nmode = \"0666\"", "api.mode = \"0666\": everybody"),
+            ("[api]\nmode = \"rw\"", "api.mode = \"rw\": expected an octal mode"),
+            ("[log]\nfilter = \"gossipd=loud\"", "log.filter = \"gossipd=loud\""),
+            ("[join]\nremotes = [\"a\"]", "join.remotes and join.token_file go together"),
+            ("[protocol]\nfanout = 99", "protocol.fanout = \"99\": expected 1 to 16"),
+            ("[protocol]\nprobe_rtt_ms = 900", "must be below probe_period_ms, which is 500"),
+            ("[protocol]\nprobe_perido_ms = 900", "unknown field `probe_perido_ms`"),
+        ];
+        for (text, expected) in cases {
+            let error = build(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Membership's life in the daemon: resumed at start, founded by `init`, got by `join`, ended by `leave`.
+//!
+//! Each of these either happens in full or not at all. The instant that counts is the write of `cluster.json`: sockets
+//! are bound and everything that can fail is done before it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::lookup_host;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::addr::{AddrError, Addresses, interface_addrs};
+use super::admission::{self, JoinError, Joined};
+use super::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
+use super::config::Settings;
+use super::engine::{Clock, Engine, Progress};
+use super::metrics::{self, Recorder};
+use super::net::{BindError, Sockets};
+use super::server::{self, Service};
+use super::state::{StateDir, StoredCluster};
+use super::token::Token;
+use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
+use super::{RunError, unix_ms};
+use crate::api::{
+    InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem, ProblemKind,
+};
+use crate::node::{Command, Node, Start};
+use crate::record::{NodeId, NodeRecord, Role, Status};
+
+/// How long a join waits for the first full-state exchange before it answers all the same.
+const FIRST_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a host name may take to resolve.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a leave may take; the protocol gives up earlier.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// Time between two looks at contacts and certificate.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
+/// Every so many looks managers compare tokens.
+const MANAGER_SYNC_EVERY: u32 = 6;
+/// Longest pause between two unattended joins.
+const UNATTENDED_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Membership in force: the tasks that make this node a member.
+pub struct Membership {
+    /// Certificates and tokens.
+    pub trust: Arc<Trust>,
+    /// The protocol task.
+    pub engine: Engine,
+    /// Where this node is.
+    pub addresses: Addresses,
+    /// There was nobody to exchange state with at the start.
+    pub is_first: bool,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Membership {
+    async fn stop(&self) {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        for task in tasks {
+            // A task that panicked has stopped too.
+            let _ = task.await;
+        }
+    }
+
+    /// A full-state exchange has happened, or there was nobody to have it with.
+    pub fn is_joined(&self) -> bool {
+        self.is_first || self.engine.progress().joined
+    }
+}
+
+/// The daemon.
+pub struct Daemon {
+    /// Its configuration.
+    pub settings: Settings,
+    /// This node's id.
+    pub me: NodeId,
+    /// Its metrics.
+    pub recorder: Recorder,
+    state: SharedState,
+    membership: RwLock<Option<Arc<Membership>>>,
+    /// Held while membership changes.
+    changing: AsyncMutex<()>,
+}
+
+fn internal(error: impl std::fmt::Display) -> Problem {
+    ProblemKind::Internal.problem(error.to_string())
+}
+
+fn address_problem(error: &AddrError) -> Problem {
+    ProblemKind::BadRequest.problem(error.to_string()).with_candidates(error.candidates().to_vec())
+}
+
+fn bind_problem(error: &BindError) -> Problem {
+    ProblemKind::Conflict.problem(error.to_string())
+}
+
+impl Daemon {
+    /// A daemon that is in no cluster yet.
+    pub fn new(settings: Settings, state: StateDir, recorder: Recorder) -> Self {
+        Self {
+            settings,
+            me: state.node_id(),
+            recorder,
+            state: Arc::new(Mutex::new(state)),
+            membership: RwLock::new(None),
+            changing: AsyncMutex::new(()),
+        }
+    }
+
+    /// The membership in force.
+    pub fn membership(&self) -> Option<Arc<Membership>> {
+        self.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The membership in force, or the problem to answer with.
+    ///
+    /// # Errors
+    /// `not-in-cluster`.
+    pub fn member(&self) -> Result<Arc<Membership>, Problem> {
+        self.membership().ok_or_else(|| {
+            ProblemKind::NotInCluster.problem(
+                "this node is in no cluster; use 'gossipctl init' to found one or 'gossipctl join' to join one",
+            )
+        })
+    }
+
+    fn set_membership(&self, membership: Option<Arc<Membership>>) {
+        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = membership;
+    }
+
+    // ---- resume ------------------------------------------------------------------------------------------------------
+
+    /// Comes back into the cluster that the state directory knows, if any.
+    ///
+    /// # Errors
+    /// [`RunError`] when the state is damaged or the address cannot be had.
+    pub async fn resume(&self) -> Result<(), RunError> {
+        let _changing = self.changing.lock().await;
+        let Some(stored) = lock(&self.state).cluster()? else { return Ok(()) };
+        let addresses = self.addresses(&stored.options)?;
+        let sockets = Sockets::bind(addresses.listen)?;
+        let addresses = addresses.with_bound_port(sockets.addr.port());
+        let trust = Trust::load(self.me, Arc::clone(&self.state), stored, SystemTime::now())?;
+        let mut contacts = lock(&self.state).contacts();
+        contacts.extend(self.resolve(&self.settings.join_remotes).await.0);
+        self.start(trust, sockets, addresses, contacts).await.map_err(|problem| RunError::Internal(problem.detail))?;
+        Ok(())
+    }
+
+    fn addresses(&self, options: &NodeOptions) -> Result<Addresses, AddrError> {
+        let Settings { listen_addr, advertise_addr, data_path_addr, port, .. } = &self.settings;
+        // What `init` or `join` said overrides the configuration, address by address.
+        let said = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
+        let (listen, advertise, data_path) =
+            (said(&options.listen_addr)?, said(&options.advertise_addr)?, said(&options.data_path_addr)?);
+        Addresses::resolve(
+            listen.as_ref().or(listen_addr.as_ref()),
+            advertise.as_ref().or(advertise_addr.as_ref()),
+            data_path.as_ref().or(data_path_addr.as_ref()),
+            *port,
+            &interface_addrs(),
+        )
+    }
+
+    fn bind(&self, options: &NodeOptions) -> Result<(Sockets, Addresses), Problem> {
+        let addresses = self.addresses(options).map_err(|error| address_problem(&error))?;
+        let sockets = Sockets::bind(addresses.listen).map_err(|error| bind_problem(&error))?;
+        let addresses = addresses.with_bound_port(sockets.addr.port());
+        Ok((sockets, addresses))
+    }
+
+    // ---- init and join -----------------------------------------------------------------------------------------------
+
+    /// Founds a cluster.
+    ///
+    /// # Errors
+    /// A problem; nothing was changed then.
+    pub async fn init(&self, request: InitRequest) -> Result<InitResponse, Problem> {
+        let _changing = self.changing.lock().await;
+        self.refuse_second_cluster()?;
+        let InitRequest { node: options, cert_expiry } = request;
+        let cert_expiry = cert_expiry.as_deref().map_or(Ok(CERT_EXPIRY_DEFAULT), parse_cert_expiry)?;
+        let (sockets, addresses) = self.bind(&options)?;
+        let now = SystemTime::now();
+        let new = trust::found(self.me, options, cert_expiry, now).map_err(internal)?;
+        let trust = self.commit(new)?;
+        let cluster_id = trust.stored().cluster_id;
+        let membership = self.start(trust, sockets, addresses, Vec::new()).await?;
+        let token = |role| match membership.trust.token_text(role) {
+            Ok(Some(token)) => Ok(token),
+            Ok(None) => Err(internal("a new cluster has no token")),
+            Err(error) => Err(internal(error)),
+        };
+        tracing::info!(cluster = %cluster_id, listen = %addresses.listen, advertise = %addresses.advertise, "cluster founded");
+        Ok(InitResponse {
+            node_id: self.me,
+            cluster_id,
+            advertise_addr: addresses.advertise,
+            worker_token: token(Role::Worker)?,
+            manager_token: token(Role::Manager)?,
+        })
+    }
+
+    /// Joins a cluster.
+    ///
+    /// # Errors
+    /// A problem; nothing was changed then.
+    pub async fn join(&self, request: JoinRequest) -> Result<JoinResponse, Problem> {
+        let _changing = self.changing.lock().await;
+        self.refuse_second_cluster()?;
+        let JoinRequest { token, remotes, node: options } = request;
+        let token: Token = token
+            .parse()
+            .map_err(|error: super::token::TokenError| ProblemKind::BadRequest.problem(error.to_string()))?;
+        if remotes.is_empty() {
+            return Err(ProblemKind::BadRequest.problem("no member to join through was named; give one as HOST:PORT"));
+        }
+        let (sockets, addresses) = self.bind(&options)?;
+        let (mut found, mut failures) = self.resolve(&remotes).await;
+        // This node's own sockets are bound already, and answer nobody yet.
+        if found.contains(&addresses.advertise) || found.contains(&sockets.addr) {
+            found.retain(|addr| *addr != addresses.advertise && *addr != sockets.addr);
+            failures.push(format!("{} (this node itself)", addresses.advertise));
+        }
+        let joined = admission::ask_to_join(self.me, token, found, options).await;
+        let Joined { membership: new, role, by, mut contacts } = joined.map_err(|error| match error {
+            JoinError::Refused { .. } => ProblemKind::Refused.problem(error.to_string()),
+            JoinError::Unreachable(tried) => {
+                failures.extend(tried);
+                ProblemKind::Unreachable.problem(JoinError::Unreachable(failures).to_string())
+            }
+            JoinError::Trust(error) => internal(error),
+        })?;
+        let trust = self.commit(new)?;
+        let cluster_id = trust.stored().cluster_id;
+        contacts.push(by);
+        contacts.retain(|addr| *addr != addresses.advertise);
+        let membership = self.start(trust, sockets, addresses, contacts).await?;
+        // The node is a member now, come what may; the first exchange only fills its list.
+        let _ = timeout(FIRST_EXCHANGE_DEADLINE, membership.engine.wait(|progress| progress.joined)).await;
+        let nodes = count_nodes(&membership.engine).await;
+        tracing::info!(cluster = %cluster_id, %role, %by, advertise = %addresses.advertise, nodes, "joined");
+        Ok(JoinResponse { node_id: self.me, cluster_id, role, admitted_by: by, nodes })
+    }
+
+    fn refuse_second_cluster(&self) -> Result<(), Problem> {
+        match self.membership() {
+            None => Ok(()),
+            Some(membership) => Err(ProblemKind::AlreadyInCluster.problem(format!(
+                "this node is already in cluster {}; use 'gossipctl leave' to leave it first",
+                membership.trust.stored().cluster_id
+            ))),
+        }
+    }
+
+    fn commit(&self, new: NewMembership) -> Result<Trust, Problem> {
+        Trust::commit(self.me, Arc::clone(&self.state), new, SystemTime::now()).map_err(internal)
+    }
+
+    /// Addresses of `HOST` or `HOST:PORT`, each once, and what could not be resolved.
+    async fn resolve(&self, remotes: &[String]) -> (Vec<SocketAddr>, Vec<String>) {
+        let mut found = Vec::new();
+        let mut failures = Vec::new();
+        for remote in remotes {
+            match resolve_one(remote, self.settings.port).await {
+                Ok(addresses) => {
+                    for addr in addresses {
+                        if !found.contains(&addr) {
+                            found.push(addr);
+                        }
+                    }
+                }
+                Err(reason) => failures.push(format!("{remote} ({reason})")),
+            }
+        }
+        (found, failures)
+    }
+
+    async fn start(
+        &self,
+        trust: Trust,
+        sockets: Sockets,
+        addresses: Addresses,
+        contacts: Vec<SocketAddr>,
+    ) -> Result<Arc<Membership>, Problem> {
+        let clock = Clock::start();
+        let now = clock.now();
+        let StoredCluster { cluster_id, role, joined_at_ms, options, certificate_expires_at_ms, .. } = trust.stored();
+        let generation = lock(&self.state).next_generation(now.unix_ms / 1_000).map_err(internal)?;
+        metrics::certificate_expiry(certificate_expires_at_ms);
+        let is_first = contacts.is_empty();
+        let node = Node::new(
+            Start {
+                cluster: cluster_id,
+                id: self.me,
+                generation,
+                addr: addresses.advertise,
+                record: NodeRecord {
+                    hostname: self.settings.hostname.clone(),
+                    role,
+                    availability: options.availability.unwrap_or(self.settings.availability),
+                    data_path_addr: addresses.data_path,
+                    agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                    os: std::env::consts::OS.to_owned(),
+                    arch: std::env::consts::ARCH.to_owned(),
+                    joined_at_ms,
+                    left: false,
+                },
+                keyring: trust.keyring().map_err(internal)?,
+                seed: random().map_err(internal)?,
+                contacts,
+                config: self.settings.protocol.clone(),
+            },
+            now,
+        );
+        let trust = Arc::new(trust);
+        let (stop, stopped) = watch::channel(false);
+        let Sockets { udp, tcp, addr } = sockets;
+        let (engine, engine_task) =
+            Engine::spawn(node, clock, udp, Arc::clone(&trust), Arc::clone(&self.state), stopped.clone());
+        let service =
+            Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), advertise: addresses.advertise });
+        let accept = tokio::spawn(server::serve(tcp, service, stopped.clone()));
+        let upkeep = tokio::spawn(maintain(Arc::clone(&trust), engine.clone(), Arc::clone(&self.state), stopped));
+        let tasks = Mutex::new(vec![engine_task, accept, upkeep]);
+        tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
+        let membership = Arc::new(Membership { trust, engine, addresses, is_first, stop, tasks });
+        self.set_membership(Some(Arc::clone(&membership)));
+        Ok(membership)
+    }
+
+    // ---- leave -------------------------------------------------------------------------------------------------------
+
+    /// Leaves the cluster for good: says goodbye, then forgets it.
+    ///
+    /// # Errors
+    /// A problem; unless it says otherwise this node is still a member.
+    pub async fn leave(&self, force: bool) -> Result<LeaveResponse, Problem> {
+        let _changing = self.changing.lock().await;
+        let membership = self.member()?;
+        if !force && membership.trust.role() == Role::Manager {
+            let others = membership.engine.query(|node| node.managers().len()).await.map_err(internal)?;
+            if others == 0 {
+                return Err(ProblemKind::Conflict.problem(
+                    "this is the last manager: without it nobody can join the cluster any more, nor renew a certificate; use --force to leave all the same",
+                ));
+            }
+        }
+        let acknowledged = say_goodbye(&membership).await;
+        membership.stop().await;
+        self.set_membership(None);
+        let removed = lock(&self.state).remove_cluster();
+        removed.map_err(|error| {
+            internal(format!("this node has left, but a restart would bring it back into the cluster: {error}"))
+        })?;
+        tracing::info!(acknowledged, "left the cluster");
+        Ok(LeaveResponse { acknowledged })
+    }
+
+    /// Ends the tasks of membership; the cluster is not forgotten.
+    pub async fn shut_down(&self, goodbye: bool) {
+        let _changing = self.changing.lock().await;
+        let Some(membership) = self.membership() else { return };
+        if goodbye {
+            say_goodbye(&membership).await;
+        }
+        save_contacts(&membership.engine, &self.state, &mut Vec::new()).await;
+        membership.stop().await;
+        self.set_membership(None);
+    }
+
+    // ---- unattended --------------------------------------------------------------------------------------------------
+
+    /// Joins through the configured members with the configured token, and tries until it works or somebody else has
+    /// founded or joined a cluster.
+    pub async fn join_unattended(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let Some(token_file) = self.settings.join_token_file.clone() else { return };
+        let mut pause = Duration::from_secs(1);
+        while self.membership().is_none() {
+            let attempt = async {
+                let token = read_token(&token_file)?;
+                let remotes = self.settings.join_remotes.clone();
+                self.join(JoinRequest { token, remotes, node: NodeOptions::default() }).await
+            };
+            match attempt.await {
+                Ok(_) => return,
+                Err(problem) if problem.known_kind() == Some(ProblemKind::AlreadyInCluster) => return,
+                Err(problem) => {
+                    tracing::warn!(error = %problem, retry_in = ?pause, "unattended join failed");
+                }
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(pause) => {}
+            }
+            pause = (pause * 2).min(UNATTENDED_PAUSE_MAX);
+        }
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, Problem> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| internal(format!("cannot read join.token_file {}: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+async fn say_goodbye(membership: &Membership) -> bool {
+    let goodbye = async {
+        membership.engine.command(Command::Leave).await.ok()?;
+        membership.engine.wait(|Progress { left, .. }| left.is_some()).await.ok()?.left
+    };
+    timeout(LEAVE_DEADLINE, goodbye).await.ok().flatten().unwrap_or(false)
+}
+
+/// Members that have not left, this node included.
+pub async fn count_nodes(engine: &Engine) -> usize {
+    let count = |node: &Node| node.count_by_status().iter().filter(|(s, _)| **s != Status::Left).map(|(_, n)| n).sum();
+    engine.query(count).await.unwrap_or(1)
+}
+
+async fn resolve_one(remote: &str, default_port: u16) -> Result<Vec<SocketAddr>, String> {
+    if let Ok(addr) = remote.parse::<SocketAddr>() {
+        return Ok(vec![addr]);
+    }
+    let bare = remote.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(remote);
+    if let Ok(ip) = bare.parse() {
+        return Ok(vec![SocketAddr::new(ip, default_port)]);
+    }
+    let (host, port) = match remote.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| format!("{port:?} is not a port; expected HOST:PORT"))?),
+        None => (remote, default_port),
+    };
+    if host.is_empty() || host.contains([':', '/', ' ']) {
+        return Err("not a HOST:PORT".to_owned());
+    }
+    match timeout(RESOLVE_DEADLINE, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the name was not resolved in time".to_owned()),
+    }
+}
+
+fn parse_cert_expiry(text: &str) -> Result<Duration, Problem> {
+    let bad = |reason: String| ProblemKind::BadRequest.problem(format!("cert expiry {text:?}: {reason}"));
+    let expiry =
+        humantime::parse_duration(text).map_err(|error| bad(format!("{error}; expected for example 2160h")))?;
+    if expiry < CERT_EXPIRY_MIN || expiry > CERT_EXPIRY_MAX {
+        return Err(bad("expected 1h to 20 years".to_owned()));
+    }
+    Ok(expiry)
+}
+
+/// Keeps contacts on the disk, the certificate fresh, and managers' tokens equal.
+async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut stop: watch::Receiver<bool>) {
+    let mut saved = Vec::new();
+    let mut looks = 0_u32;
+    loop {
+        // At start this waits for somebody to compare with.
+        let pause = if looks == 0 { Duration::from_secs(1) } else { MAINTENANCE_INTERVAL };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep(pause) => {}
+        }
+        save_contacts(&engine, &state, &mut saved).await;
+        if trust.is_renewal_due(SystemTime::now()) {
+            match admission::renew(&trust, &engine).await {
+                Ok(()) => tracing::info!("certificate renewed"),
+                Err(error) => warn_of_expiry(&trust, &error),
+            }
+            metrics::certificate_expiry(trust.stored().certificate_expires_at_ms);
+        }
+        if trust.role() == Role::Manager && looks.is_multiple_of(MANAGER_SYNC_EVERY) {
+            admission::sync_managers(&trust, &engine).await;
+        }
+        looks = looks.wrapping_add(1);
+    }
+}
+
+fn warn_of_expiry(trust: &Trust, error: &str) {
+    let expires_at = super::rfc3339(trust.stored().certificate_expires_at_ms);
+    if unix_ms(SystemTime::now()) >= trust.stored().certificate_expires_at_ms {
+        tracing::error!(
+            error,
+            expires_at,
+            "the certificate has expired: leave with --force and join again with a token"
+        );
+    } else {
+        tracing::warn!(error, expires_at, "certificate not renewed yet");
+    }
+}
+
+async fn save_contacts(engine: &Engine, state: &SharedState, saved: &mut Vec<SocketAddr>) {
+    let Ok(contacts) = engine.query(Node::contacts).await else { return };
+    if contacts.is_empty() || contacts == *saved {
+        return;
+    }
+    let (state, to_save) = (Arc::clone(state), contacts.clone());
+    // The disk may be slow, and the protocol runs on this thread.
+    let written = tokio::task::spawn_blocking(move || lock(&state).save_contacts(to_save)).await;
+    match written {
+        Ok(Ok(())) => *saved = contacts,
+        Ok(Err(error)) => tracing::warn!(%error, "contacts not saved"),
+        Err(error) => tracing::warn!(%error, "contacts not saved"),
+    }
+}
+
+impl From<TrustError> for Problem {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::NotManager => ProblemKind::NotManager.problem(
+                "this node is a worker; join tokens are kept by managers only: ask on a manager (see 'gossipctl members')",
+            ),
+            other => internal(other),
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The one task that owns the [`Node`]: wait, feed, flush.
+//!
+//! Everybody else talks to it through a bounded channel ([`Engine`]). In each turn, in this order of priority:
+//! 1. stop, when told to;
+//! 2. datagrams, up to [`DATAGRAMS_PER_TURN`]: what has arrived is heard before anybody is accused;
+//! 3. inputs from other tasks, up to [`INPUTS_PER_TURN`];
+//! 4. timers that are due;
+//! 5. effects.
+//!
+//! Datagrams may be lost (and are counted); inputs and timers never are. Dropping the task at any await is safe: all
+//! state that must survive is on the disk before it is used.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+
+use super::stream::{Connection, StreamError, Topic};
+use super::trust::{SharedState, Trust, lock};
+use super::{metrics, unix_ms};
+use crate::node::{Command, Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer};
+use crate::record::{NodeId, Status};
+use crate::wire::DecodeError;
+
+/// Datagrams taken in before timers get their turn.
+const DATAGRAMS_PER_TURN: usize = 128;
+/// Inputs taken in before timers get their turn.
+const INPUTS_PER_TURN: usize = 64;
+/// Inputs that may wait: a few for each connection that may be open.
+const INPUTS_MAX: usize = 1_024;
+/// Time between two tries to write a generation to a disk that refuses.
+const PERSIST_RETRY: Duration = Duration::from_secs(1);
+
+enum Input {
+    Query(Box<dyn FnOnce(&Node) + Send>),
+    Request { peer: Peer, body: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, DecodeError>> },
+    Reply { id: ExchangeId, outcome: Result<(Peer, Vec<u8>), ExchangeError> },
+    Command(Command),
+}
+
+/// What other tasks wait for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// A full-state exchange has happened.
+    pub joined: bool,
+    /// A leave is over: acknowledged or not.
+    pub left: Option<bool>,
+}
+
+/// The protocol task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the protocol task has stopped")]
+pub struct Stopped;
+
+/// A handle to the protocol task. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    /// The clock that the node is driven by.
+    pub clock: Clock,
+    inputs: mpsc::Sender<Input>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Engine {
+    /// Starts the task. It ends when `stop` becomes true or is dropped.
+    pub fn spawn(
+        node: Node,
+        clock: Clock,
+        udp: UdpSocket,
+        trust: Arc<Trust>,
+        state: SharedState,
+        stop: watch::Receiver<bool>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+        let (progress_sender, progress) = watch::channel(Progress::default());
+        let task = Task {
+            node,
+            clock,
+            udp,
+            trust,
+            state,
+            inputs: receiver,
+            // Held weakly, so that the channel's end can be seen.
+            sender: inputs.downgrade(),
+            progress: progress_sender,
+            unpersisted: None,
+            failed_exchanges: VecDeque::new(),
+        };
+        let handle = tokio::spawn(task.run(stop));
+        (Self { clock, inputs, progress }, handle)
+    }
+
+    /// Reads something from the node.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn query<T: Send + 'static>(&self, read: impl FnOnce(&Node) -> T + Send + 'static) -> Result<T, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        let query = Input::Query(Box::new(move |node| {
+            // Whoever asked may have gone.
+            let _ = sender.send(read(node));
+        }));
+        self.inputs.send(query).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Has the node answer a member's request.
+    ///
+    /// # Errors
+    /// [`Stopped`], or inside: what is wrong with the request.
+    pub async fn request(&self, peer: Peer, body: Vec<u8>) -> Result<Result<Vec<u8>, DecodeError>, Stopped> {
+        let (reply, receiver) = oneshot::channel();
+        self.inputs.send(Input::Request { peer, body, reply }).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Gives the node an order.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn command(&self, command: Command) -> Result<(), Stopped> {
+        self.inputs.send(Input::Command(command)).await.map_err(|_| Stopped)
+    }
+
+    /// How far things have come.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Waits until `done`.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn wait(&self, done: impl FnMut(&Progress) -> bool) -> Result<Progress, Stopped> {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(done).await.map_err(|_| Stopped)?;
+        Ok(*reached)
+    }
+}
+
+/// Both clocks of this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// Starts at zero.
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// Both clocks, now.
+    pub fn now(&self) -> Now {
+        Now {
+            mono_us: u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX),
+            unix_ms: unix_ms(SystemTime::now()),
+        }
+    }
+
+    fn instant(&self, mono_us: u64) -> Instant {
+        self.origin + Duration::from_micros(mono_us)
+    }
+}
+
+struct Task {
+    node: Node,
+    clock: Clock,
+    udp: UdpSocket,
+    trust: Arc<Trust>,
+    state: SharedState,
+    inputs: mpsc::Receiver<Input>,
+    sender: mpsc::WeakSender<Input>,
+    progress: watch::Sender<Progress>,
+    /// A generation that the disk has refused so far. Until it is stored nothing is sent: a life that the disk does not
+    /// know must not be heard of.
+    unpersisted: Option<(u64, Instant)>,
+    failed_exchanges: VecDeque<ExchangeId>,
+}
+
+impl Task {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        // One byte more than the cap: a datagram that fills it was too long.
+        let mut buffer = vec![0_u8; crate::node::DATAGRAM_BYTES_CEILING + 1];
+        loop {
+            let due = self.node.next_timeout_us().map(|at| self.clock.instant(at));
+            let first = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                readable = self.udp.readable() => { let _ = readable; None }
+                input = self.inputs.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return,
+                },
+                () = wait_until(due) => None,
+            };
+            self.receive(&mut buffer);
+            if let Some(input) = first {
+                self.feed(input);
+            }
+            for _ in 0..INPUTS_PER_TURN {
+                match self.inputs.try_recv() {
+                    Ok(input) => self.feed(input),
+                    Err(_) => break,
+                }
+            }
+            let now = self.clock.now();
+            if self.node.next_timeout_us().is_some_and(|due| due <= now.mono_us) {
+                self.node.handle_timeout(now);
+            }
+            self.flush();
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.udp.try_recv_from(buffer) {
+                Ok((len, _from)) => {
+                    if let Some(datagram) = buffer.get_mut(..len) {
+                        self.node.handle_datagram(self.clock.now(), datagram);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP error of an earlier send; the socket stays usable.
+                Err(error) => metrics::udp_error("receive", &error),
+            }
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Query(read) => read(&self.node),
+            Input::Request { peer, body, reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.node.handle_request(now, peer, &body));
+            }
+            Input::Reply { id, outcome } => {
+                let outcome = outcome.as_ref().map(|(peer, body)| (*peer, body.as_slice())).map_err(|error| *error);
+                self.node.handle_reply(now, id, outcome);
+            }
+            Input::Command(command) => self.node.handle_command(now, command),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.retry_persist();
+        loop {
+            while let Some(effect) = self.node.poll_effect() {
+                self.carry_out(effect);
+            }
+            let Some(id) = self.failed_exchanges.pop_front() else { return };
+            self.node.handle_reply(self.clock.now(), id, Err(ExchangeError::Unreachable));
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::PersistGeneration(generation) => {
+                self.unpersisted = Some((generation, Instant::now()));
+                self.retry_persist();
+            }
+            Effect::Send { to, bytes } => {
+                if self.unpersisted.is_none()
+                    && let Err(error) = self.udp.try_send_to(&bytes, to)
+                {
+                    metrics::udp_error("send", &error);
+                }
+            }
+            Effect::Exchange { id, to, peer, request } => match self.sender.upgrade() {
+                Some(sender) if self.unpersisted.is_none() => {
+                    let trust = Arc::clone(&self.trust);
+                    tokio::spawn(async move {
+                        let outcome = exchange(&trust, to, peer, &request).await;
+                        // The engine may have stopped meanwhile.
+                        let _ = sender.send(Input::Reply { id, outcome }).await;
+                    });
+                }
+                _ => self.failed_exchanges.push_back(id),
+            },
+            Effect::Event(event) => self.tell(event),
+        }
+    }
+
+    fn retry_persist(&mut self) {
+        let Some((generation, not_before)) = self.unpersisted else { return };
+        if Instant::now() < not_before {
+            return;
+        }
+        match lock(&self.state).persist_generation(generation) {
+            Ok(()) => self.unpersisted = None,
+            Err(error) => {
+                tracing::error!(%error, generation, "this node stays silent until its generation is stored");
+                self.unpersisted = Some((generation, Instant::now() + PERSIST_RETRY));
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        match event {
+            Event::Member { cause, old, new, .. } => {
+                let Some(member) = new.as_deref().or(old.as_deref()) else { return };
+                let hostname = member.record.as_ref().map_or("-", |record| record.hostname.as_str());
+                let before = old.as_ref().map_or("unknown", |old| old.status.word());
+                let after = new.as_ref().map_or("forgotten", |new| new.status.word());
+                let id = member.swim.identity.id;
+                let address = member.swim.identity.addr;
+                let cause = cause.word();
+                if before == after {
+                    tracing::debug!(node = %id, hostname, %address, status = after, cause, "member changed");
+                } else if member.status == Status::Suspect {
+                    tracing::debug!(node = %id, hostname, %address, before, after, cause, "member suspected");
+                } else {
+                    tracing::info!(node = %id, hostname, %address, before, after, cause, "member status");
+                }
+            }
+            Event::Joined { with } => {
+                tracing::info!(%with, "state exchanged with a member");
+                self.progress.send_modify(|progress| progress.joined = true);
+            }
+            Event::LeaveDone { acknowledged } => {
+                self.progress.send_modify(|progress| progress.left = Some(acknowledged));
+            }
+            Event::IdentityConflict { addr, generation } => tracing::error!(
+                %addr,
+                generation,
+                "another node uses this node's id, perhaps from a cloned disk: remove the state directory of one of them and join it again"
+            ),
+        }
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => pending().await,
+    }
+}
+
+async fn exchange(
+    trust: &Trust,
+    to: SocketAddr,
+    peer: Option<NodeId>,
+    request: &[u8],
+) -> Result<(Peer, Vec<u8>), ExchangeError> {
+    let config = Arc::clone(&trust.configs().client);
+    let failed = |error: StreamError| {
+        tracing::debug!(%to, %error, "exchange failed");
+        match error {
+            StreamError::Connect(_) => ExchangeError::Unreachable,
+            StreamError::NoPeer | StreamError::WrongCluster | StreamError::Tls(_) => ExchangeError::WrongPeer,
+            StreamError::Deadline { .. } | StreamError::Message(_) => ExchangeError::Broken,
+        }
+    };
+    let connection = Connection::open(to, config).await.map_err(failed)?;
+    let answerer = connection.peer;
+    // An address may have passed to another node, or be this node's own.
+    if answerer.id == trust.me || peer.is_some_and(|expected| expected != answerer.id) {
+        return Err(ExchangeError::WrongPeer);
+    }
+    let reply = connection.ask(Topic::Exchange, request).await.map_err(failed)?;
+    Ok((answerer, reply))
+}

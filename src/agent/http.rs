@@ -1,0 +1,491 @@
+//! The local API over HTTP: routes, who may write, and problems as answers. What is said is defined in `api`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use utoipa::OpenApi;
+
+use super::admission::sync_managers;
+use super::daemon::{Daemon, Membership};
+use super::engine::Stopped;
+use super::token::uses_left;
+use super::{metrics, rfc3339, unix_ms};
+use crate::api::{
+    self, ClusterInfo, ClusterState, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
+    LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Platform, Problem, ProblemKind, RotateRequest,
+    SelfInfo,
+};
+use crate::node;
+use crate::record::{Availability, NodeId, Role, Status, base36_encode};
+
+/// How long the protocol task may take to answer a health check.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+
+type App = State<Arc<Daemon>>;
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// Who is on the other end of the Unix socket.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    uid: u32,
+    gid: u32,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        match stream.io().peer_cred() {
+            Ok(credentials) => Self { uid: credentials.uid(), gid: credentials.gid() },
+            // Nobody: may read what the socket's mode lets it, and write nothing.
+            Err(_) => Self { uid: u32::MAX, gid: u32::MAX },
+        }
+    }
+}
+
+/// Proof that the caller may write.
+struct MayWrite;
+
+impl FromRequestParts<Arc<Daemon>> for MayWrite {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, daemon: &Arc<Daemon>) -> Result<Self, Problem> {
+        let caller = ConnectInfo::<Caller>::from_request_parts(parts, daemon).await;
+        let ConnectInfo(Caller { uid, gid }) =
+            caller.map_err(|error| ProblemKind::Internal.problem(error.to_string()))?;
+        let settings = &daemon.settings;
+        let own = nix::unistd::geteuid().as_raw();
+        if uid == 0 || uid == own || settings.write_uids.contains(&uid) || settings.write_gids.contains(&gid) {
+            return Ok(Self);
+        }
+        Err(ProblemKind::Forbidden.problem(format!(
+            "uid {uid} (gid {gid}) may read, but not change anything or see join tokens; use root, or add the user to api.write_uids or its group to api.write_gids in the daemon's configuration"
+        )))
+    }
+}
+
+struct Json<T>(T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(mut body) => {
+                body.push(b'\n');
+                ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+            }
+            Err(error) => ProblemKind::Internal.problem(error.to_string()).into_response(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, HeaderValue::from_static(api::PROBLEM_JSON))], body).into_response()
+    }
+}
+
+impl From<Stopped> for Problem {
+    fn from(error: Stopped) -> Self {
+        ProblemKind::Internal.problem(error.to_string())
+    }
+}
+
+/// An empty body is the request with nothing in it.
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| ProblemKind::BadRequest.problem(format!("request body: {error}")))
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "gossipd", description = "Local API of the gossipd daemon, served over a Unix socket."),
+    paths(
+        get_self,
+        list_members,
+        get_member,
+        init,
+        join,
+        leave,
+        list_tokens,
+        get_token,
+        rotate_token,
+        health,
+        openapi_json,
+        metrics_text
+    )
+)]
+struct Document;
+
+/// The OpenAPI document as JSON.
+fn document() -> String {
+    Document::openapi().to_pretty_json().unwrap_or_default()
+}
+
+/// All routes. The document above lists the same; a test compares them.
+const ROUTES: [(&str, &str); 12] = [
+    ("get", "/v1/self"),
+    ("get", "/v1/members"),
+    ("get", "/v1/members/{reference}"),
+    ("post", "/v1/cluster/init"),
+    ("post", "/v1/cluster/join"),
+    ("post", "/v1/cluster/leave"),
+    ("get", "/v1/join-tokens"),
+    ("get", "/v1/join-tokens/{role}"),
+    ("post", "/v1/join-tokens/{role}/rotate"),
+    ("get", "/v1/health"),
+    ("get", "/openapi.json"),
+    ("get", "/metrics"),
+];
+
+fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/v1/self", get(get_self))
+        .route("/v1/members", get(list_members))
+        .route("/v1/members/{reference}", get(get_member))
+        .route("/v1/cluster/init", post(init))
+        .route("/v1/cluster/join", post(join))
+        .route("/v1/cluster/leave", post(leave))
+        .route("/v1/join-tokens", get(list_tokens))
+        .route("/v1/join-tokens/{role}", get(get_token))
+        .route("/v1/join-tokens/{role}/rotate", post(rotate_token))
+        .route("/v1/health", get(health))
+        .route("/openapi.json", get(openapi_json))
+        .route("/metrics", get(metrics_text))
+        .fallback(|uri: axum::http::Uri| async move {
+            let known = ROUTES.map(|(_, path)| path.to_owned()).to_vec();
+            ProblemKind::NotFound.problem(format!("there is no {uri}; see /openapi.json")).with_candidates(known)
+        })
+        .method_not_allowed_fallback(|| async {
+            Problem {
+                status: 405,
+                title: "method not allowed".to_owned(),
+                ..ProblemKind::BadRequest.problem("this path has another method; see /openapi.json")
+            }
+        })
+        .with_state(daemon)
+}
+
+/// Serves the API until `stop`.
+pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>, mut stop: watch::Receiver<bool>) {
+    let service = router(daemon).into_make_service_with_connect_info::<Caller>();
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "the API has stopped");
+    }
+}
+
+/// Serves the metrics alone, on a TCP address, until `stop`.
+pub async fn serve_metrics(listener: TcpListener, daemon: Arc<Daemon>, mut stop: watch::Receiver<bool>) {
+    let service = Router::new().route("/metrics", get(metrics_text)).with_state(daemon);
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "metrics have stopped");
+    }
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------------------
+
+/// This daemon and the cluster it is in.
+#[utoipa::path(get, path = "/v1/self", responses((status = 200, body = SelfInfo), (status = "default", body = Problem)))]
+async fn get_self(State(daemon): App) -> Answer<SelfInfo> {
+    let cluster = match daemon.membership() {
+        Some(membership) => Some(cluster_info(&membership).await?),
+        None => None,
+    };
+    Ok(Json(SelfInfo {
+        id: daemon.me,
+        hostname: daemon.settings.hostname.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: if cluster.is_some() { ClusterState::Active } else { ClusterState::Inactive },
+        cluster,
+    }))
+}
+
+async fn cluster_info(membership: &Membership) -> Result<ClusterInfo, Problem> {
+    let stored = membership.trust.stored();
+    let (generation, revision, managers, nodes) = membership
+        .engine
+        .query(|node| {
+            let counts = node.count_by_status();
+            let nodes = counts.iter().filter(|(status, _)| **status != Status::Left).map(|(_, count)| count).sum();
+            (node.identity().generation, node.revision(), node.managers().len(), nodes)
+        })
+        .await?;
+    Ok(ClusterInfo {
+        id: stored.cluster_id,
+        ca_digest: base36_encode(&membership.trust.ca_digest(), 50),
+        role: stored.role,
+        generation,
+        listen_addr: membership.addresses.listen,
+        advertise_addr: membership.addresses.advertise,
+        data_path_addr: membership.addresses.data_path,
+        certificate_expires_at: rfc3339(stored.certificate_expires_at_ms),
+        joined: membership.is_joined(),
+        managers: managers + usize::from(stored.role == Role::Manager),
+        nodes,
+        revision,
+    })
+}
+
+async fn members(membership: &Membership) -> Result<Members, Problem> {
+    let (revision, me, listed) =
+        membership.engine.query(|node| (node.revision(), node.identity().id, node.members())).await?;
+    let now_us = membership.engine.clock.now().mono_us;
+    let mut members: Vec<_> = listed.into_iter().map(|member| view(member, me, now_us)).collect();
+    members.sort_by(|a, b| (&a.hostname, a.id).cmp(&(&b.hostname, b.id)));
+    Ok(Members { revision, members })
+}
+
+fn view(member: node::Member, me: NodeId, now_us: u64) -> Member {
+    let node::Member { swim, status, since_ms, record, heard_us, rtt_us } = member;
+    let record = record.as_deref();
+    Member {
+        id: swim.identity.id,
+        hostname: record.map(|record| record.hostname.clone()),
+        address: swim.identity.addr,
+        status,
+        since: rfc3339(since_ms),
+        availability: record.map(|record| record.availability),
+        role: record.map(|record| record.role),
+        data_path_addr: record.map(|record| record.data_path_addr),
+        version: record.map(|record| record.agent_version.clone()),
+        platform: record.map(|record| Platform { os: record.os.clone(), arch: record.arch.clone() }),
+        joined_at: record.map(|record| rfc3339(record.joined_at_ms)),
+        generation: swim.identity.generation,
+        incarnation: swim.incarnation,
+        last_heard_ms: (heard_us > 0).then(|| now_us.saturating_sub(heard_us) / 1_000),
+        rtt_us,
+        is_self: swim.identity.id == me,
+    }
+}
+
+fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
+    text.map_or("", String::as_str)
+        .split(',')
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            word.parse()
+                .map_err(|e: T::Err| ProblemKind::BadRequest.problem(format!("filter {key}: {}", e.to_string())))
+        })
+        .collect()
+}
+
+fn filtered(all: Members, filter: &MemberFilter) -> Result<Members, Problem> {
+    let MemberFilter { status, role, availability, name, id } = filter;
+    let statuses: Vec<Status> = words("status", status.as_ref())?;
+    let roles: Vec<Role> = words("role", role.as_ref())?;
+    let availabilities: Vec<Availability> = words("availability", availability.as_ref())?;
+    let names: Vec<String> = words("name", name.as_ref())?;
+    let ids: Vec<String> = words("id", id.as_ref())?;
+    let fits = |member: &Member| {
+        (statuses.is_empty() || statuses.contains(&member.status))
+            && (roles.is_empty() || member.role.is_some_and(|role| roles.contains(&role)))
+            && (availabilities.is_empty() || member.availability.is_some_and(|a| availabilities.contains(&a)))
+            && (names.is_empty() || member.hostname.as_ref().is_some_and(|h| names.iter().any(|n| h.starts_with(n))))
+            && (ids.is_empty() || ids.iter().any(|id| member.id.to_string().starts_with(id)))
+    };
+    Ok(Members { members: all.members.into_iter().filter(fits).collect(), ..all })
+}
+
+/// All nodes that this daemon knows, at one revision.
+#[utoipa::path(get, path = "/v1/members", params(MemberFilter),
+    responses((status = 200, body = Members), (status = "default", body = Problem)))]
+async fn list_members(
+    State(daemon): App,
+    filter: Result<Query<MemberFilter>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Members> {
+    let Query(filter) = filter.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
+    let membership = daemon.member()?;
+    Ok(Json(filtered(members(&membership).await?, &filter)?))
+}
+
+/// One node: an id, the unique beginning of one, a unique host name, or `self`.
+#[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path)),
+    responses((status = 200, body = Member), (status = "default", body = Problem)))]
+async fn get_member(State(daemon): App, Path(reference): Path<String>) -> Answer<Member> {
+    let membership = daemon.member()?;
+    find(members(&membership).await?.members, &reference).map(Json)
+}
+
+fn find(members: Vec<Member>, reference: &str) -> Result<Member, Problem> {
+    let matching = |fits: &dyn Fn(&Member) -> bool| members.iter().filter(|member| fits(member)).collect::<Vec<_>>();
+    let by_id = matching(&|member| member.id.to_string() == reference || (reference == "self" && member.is_self));
+    let by_name = matching(&|member| member.hostname.as_deref() == Some(reference));
+    let by_prefix = matching(&|member| !reference.is_empty() && member.id.to_string().starts_with(reference));
+    let found = [by_id, by_name, by_prefix].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+    match found.as_slice() {
+        [only] => Ok((*only).clone()),
+        [] => Err(ProblemKind::NotFound
+            .problem(format!("there is no node {reference:?}; 'gossipctl members' lists the nodes"))),
+        several => {
+            let row = |member: &&Member| {
+                format!("{} {} {}", member.id, member.hostname.as_deref().unwrap_or("-"), member.status)
+            };
+            Err(ProblemKind::Ambiguous
+                .problem(format!("{reference:?} fits {} nodes; use an id", several.len()))
+                .with_candidates(several.iter().map(row).collect()))
+        }
+    }
+}
+
+/// Whether the daemon does its work.
+#[utoipa::path(get, path = "/v1/health",
+    responses((status = 200, body = Health), (status = 503, body = Health)))]
+async fn health(State(daemon): App) -> Response {
+    let health = match daemon.membership() {
+        None => Health { state: ClusterState::Inactive, alive: true, joined: false },
+        Some(membership) => {
+            let answer = tokio::time::timeout(HEALTH_DEADLINE, membership.engine.query(|node| node.revision())).await;
+            let alive = matches!(answer, Ok(Ok(_)));
+            Health { state: ClusterState::Active, alive, joined: membership.is_joined() }
+        }
+    };
+    let status = if health.alive { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
+async fn openapi_json() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], document()).into_response()
+}
+
+/// Metrics as Prometheus scrapes them.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text format")))]
+async fn metrics_text(State(daemon): App) -> Response {
+    if let Some(membership) = daemon.membership() {
+        // Without an answer the last numbers stand.
+        let _ = membership.engine.query(metrics::copy_from).await;
+    }
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    ([(header::CONTENT_TYPE, kind)], daemon.recorder.render()).into_response()
+}
+
+// ---- membership ------------------------------------------------------------------------------------------------------
+
+/// Found a cluster with this node as its first manager.
+#[utoipa::path(post, path = "/v1/cluster/init", request_body = InitRequest,
+    responses((status = 200, body = InitResponse), (status = "default", body = Problem)))]
+async fn init(State(daemon): App, _: MayWrite, bytes: Bytes) -> Answer<InitResponse> {
+    uncancelled(async move { daemon.init(body(&bytes)?).await }).await
+}
+
+/// Join a cluster.
+#[utoipa::path(post, path = "/v1/cluster/join", request_body = JoinRequest,
+    responses((status = 200, body = JoinResponse), (status = "default", body = Problem)))]
+async fn join(State(daemon): App, _: MayWrite, bytes: Bytes) -> Answer<JoinResponse> {
+    uncancelled(async move { daemon.join(body(&bytes)?).await }).await
+}
+
+/// Leave the cluster for good.
+#[utoipa::path(post, path = "/v1/cluster/leave", request_body = LeaveRequest,
+    responses((status = 200, body = LeaveResponse), (status = "default", body = Problem)))]
+async fn leave(State(daemon): App, _: MayWrite, bytes: Bytes) -> Answer<LeaveResponse> {
+    uncancelled(async move { daemon.leave(body::<LeaveRequest>(&bytes)?.force).await }).await
+}
+
+/// Runs a change of membership to its end, even if the caller hangs up: half a change is none.
+async fn uncancelled<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Answer<T> {
+    let outcome = tokio::spawn(change).await;
+    outcome.map_err(|error| ProblemKind::Internal.problem(error.to_string()))?.map(Json)
+}
+
+// ---- tokens ----------------------------------------------------------------------------------------------------------
+
+fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> Result<JoinToken, Problem> {
+    let tokens = membership.trust.tokens()?;
+    let record = tokens.get(role);
+    Ok(JoinToken {
+        role,
+        token: membership.trust.token_text(role)?,
+        expires_at: record.and_then(|record| record.expires_at_ms).map(rfc3339),
+        uses_left: record.and_then(uses_left),
+        remote: membership.addresses.advertise,
+        unconfirmed,
+    })
+}
+
+fn parse_role(text: &str) -> Result<Role, Problem> {
+    text.parse().map_err(|error: crate::record::RecordError| ProblemKind::NotFound.problem(error.to_string()))
+}
+
+/// Both join tokens. Managers only, and only for callers that may write.
+#[utoipa::path(get, path = "/v1/join-tokens",
+    responses((status = 200, body = Vec<JoinToken>), (status = "default", body = Problem)))]
+async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> {
+    let membership = daemon.member()?;
+    let tokens: Result<_, _> = Role::ALL.iter().map(|role| token_view(&membership, *role, Vec::new())).collect();
+    tokens.map(Json)
+}
+
+/// One join token. Managers only, and only for callers that may write.
+#[utoipa::path(get, path = "/v1/join-tokens/{role}", params(("role" = Role, Path)),
+    responses((status = 200, body = JoinToken), (status = "default", body = Problem)))]
+async fn get_token(State(daemon): App, _: MayWrite, Path(role): Path<String>) -> Answer<JoinToken> {
+    token_view(&*daemon.member()?, parse_role(&role)?, Vec::new()).map(Json)
+}
+
+/// Replace or revoke a join token. Members are not affected.
+#[utoipa::path(post, path = "/v1/join-tokens/{role}/rotate", params(("role" = Role, Path)),
+    request_body = RotateRequest, responses((status = 200, body = JoinToken), (status = "default", body = Problem)))]
+async fn rotate_token(State(daemon): App, _: MayWrite, Path(role): Path<String>, bytes: Bytes) -> Answer<JoinToken> {
+    let role = parse_role(&role)?;
+    let RotateRequest { expires, max_uses, revoke } = body(&bytes)?;
+    let expires_at_ms = match expires {
+        None => None,
+        Some(text) => {
+            let after = humantime::parse_duration(&text).ok().filter(|after| !after.is_zero()).ok_or_else(|| {
+                ProblemKind::BadRequest.problem(format!("expires {text:?}: expected a duration such as 24h"))
+            })?;
+            let at = SystemTime::now().checked_add(after).ok_or_else(|| {
+                ProblemKind::BadRequest.problem(format!("expires {text:?}: that is beyond what the clock can tell"))
+            })?;
+            Some(unix_ms(at))
+        }
+    };
+    if max_uses == Some(0) {
+        return Err(ProblemKind::BadRequest.problem("max_uses 0: nobody could join; use revoke for that"));
+    }
+    let membership = daemon.member()?;
+    membership.trust.rotate(role, revoke, expires_at_ms, max_uses)?;
+    let unconfirmed = sync_managers(&membership.trust, &membership.engine).await;
+    token_view(&membership, role, unconfirmed).map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_lists_every_route_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let mut documented: Vec<(String, String)> = paths
+            .iter()
+            .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| (m.clone(), path.clone())))
+            .collect();
+        documented.sort();
+        let mut routes = ROUTES.map(|(method, path)| (method.to_owned(), path.to_owned())).to_vec();
+        routes.sort();
+        assert_eq!(documented, routes);
+    }
+}

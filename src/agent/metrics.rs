@@ -1,0 +1,163 @@
+//! Every metric of the daemon: name, kind, labels, meaning. The README's table is checked against [`ALL`].
+//!
+//! What the protocol core counts is copied when somebody looks ([`Recorder::render`]); the rest is counted where it
+//! happens, through the functions below.
+
+use std::io;
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+use crate::node::Node;
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name; the unit is the last word but `total`.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+const MEMBERS: &str = "gossipd_members";
+const DATAGRAMS: &str = "gossipd_datagrams_total";
+const DATAGRAM_BYTES: &str = "gossipd_datagram_bytes_total";
+const DATAGRAMS_DROPPED: &str = "gossipd_datagrams_dropped_total";
+const UDP_ERRORS: &str = "gossipd_udp_errors_total";
+const PROBES: &str = "gossipd_probes_total";
+const PROBE_RTT: &str = "gossipd_probe_round_trip_microseconds_total";
+const RENEWALS: &str = "gossipd_identity_renewals_total";
+const REFUTATIONS: &str = "gossipd_refutations_total";
+const UNDEAD_WITHHELD: &str = "gossipd_undead_messages_withheld_total";
+const UPDATES_FILTERED: &str = "gossipd_updates_filtered_total";
+const RECORDS_REFUSED: &str = "gossipd_records_refused_total";
+const SWIM_ERRORS: &str = "gossipd_swim_errors_total";
+const EXCHANGES: &str = "gossipd_exchanges_total";
+const QUEUE_DEPTH: &str = "gossipd_queue_depth";
+const REVISION: &str = "gossipd_revision";
+const CONNECTIONS: &str = "gossipd_connections_total";
+const ADMISSIONS: &str = "gossipd_admissions_total";
+const CERTIFICATE_EXPIRY: &str = "gossipd_certificate_expiry_timestamp_seconds";
+
+const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], meaning: &'static str) -> Metric {
+    Metric { name, kind, labels, meaning }
+}
+
+/// All metrics.
+pub const ALL: &[Metric] = &[
+    row(MEMBERS, Kind::Gauge, &["status"], "members known, this node included, by status"),
+    row(DATAGRAMS, Kind::Counter, &["direction", "kind"], "datagrams sent and accepted"),
+    row(DATAGRAM_BYTES, Kind::Counter, &["direction", "kind"], "UDP payload bytes sent and accepted"),
+    row(DATAGRAMS_DROPPED, Kind::Counter, &["cause"], "datagrams received and dropped"),
+    row(UDP_ERRORS, Kind::Counter, &["direction", "error"], "errors of the UDP socket"),
+    row(PROBES, Kind::Counter, &["result"], "direct probes answered, probes failed in all"),
+    row(PROBE_RTT, Kind::Counter, &[], "sum of the round trips of answered probes"),
+    row(RENEWALS, Kind::Counter, &[], "times this node took a new generation because others held it for down"),
+    row(REFUTATIONS, Kind::Counter, &[], "suspicions about this node that it refuted"),
+    row(UNDEAD_WITHHELD, Kind::Counter, &[], "suspicions not enforced, as the suspect had refuted"),
+    row(UPDATES_FILTERED, Kind::Counter, &[], "membership updates received that were no news"),
+    row(RECORDS_REFUSED, Kind::Counter, &[], "node records refused because they break a limit"),
+    row(SWIM_ERRORS, Kind::Counter, &[], "errors inside the SWIM library"),
+    row(EXCHANGES, Kind::Counter, &["result"], "state exchanges started, failed, answered"),
+    row(QUEUE_DEPTH, Kind::Gauge, &["queue"], "entries in the protocol's queues"),
+    row(REVISION, Kind::Gauge, &[], "visible changes since the start"),
+    row(CONNECTIONS, Kind::Counter, &["result"], "TCP connections accepted, refused by a limit, failed"),
+    row(ADMISSIONS, Kind::Counter, &["result"], "join requests admitted and refused by this manager"),
+    row(CERTIFICATE_EXPIRY, Kind::Gauge, &[], "end of this node's certificate, in seconds since the Unix epoch"),
+];
+
+/// The process's metrics.
+#[derive(Clone)]
+pub struct Recorder(PrometheusHandle);
+
+impl Recorder {
+    /// Makes the process count. Once in a process.
+    ///
+    /// # Errors
+    /// [`BuildError`] when there is a recorder already.
+    pub fn install() -> Result<Self, BuildError> {
+        let handle = PrometheusBuilder::new().install_recorder()?;
+        for Metric { name, kind, meaning, .. } in ALL {
+            match kind {
+                Kind::Counter => describe_counter!(*name, *meaning),
+                Kind::Gauge => describe_gauge!(*name, *meaning),
+            }
+        }
+        Ok(Self(handle))
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+/// Copies what the protocol core has counted.
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats; these numbers are far below 2^52")]
+pub fn copy_from(node: &Node) {
+    for (status, count) in node.count_by_status() {
+        gauge!(MEMBERS, "status" => status.word()).set(count as f64);
+    }
+    for (queue, depth) in node.queue_depths() {
+        gauge!(QUEUE_DEPTH, "queue" => queue).set(depth as f64);
+    }
+    gauge!(REVISION).set(node.revision() as f64);
+    let stats = node.stats();
+    for (direction, kinds) in [("sent", stats.sent().collect::<Vec<_>>()), ("received", stats.received().collect())] {
+        for (kind, traffic) in kinds {
+            counter!(DATAGRAMS, "direction" => direction, "kind" => kind.label()).absolute(traffic.datagrams);
+            counter!(DATAGRAM_BYTES, "direction" => direction, "kind" => kind.label()).absolute(traffic.bytes);
+        }
+    }
+    for (cause, count) in stats.drops() {
+        counter!(DATAGRAMS_DROPPED, "cause" => cause.to_string()).absolute(count);
+    }
+    counter!(PROBES, "result" => "answered").absolute(stats.probes_answered);
+    counter!(PROBES, "result" => "failed").absolute(stats.probes_failed);
+    counter!(PROBE_RTT).absolute(stats.probe_rtt_us_sum);
+    counter!(RENEWALS).absolute(stats.renewals);
+    counter!(REFUTATIONS).absolute(stats.refutations);
+    counter!(UNDEAD_WITHHELD).absolute(stats.undead_withheld);
+    counter!(UPDATES_FILTERED).absolute(stats.updates_filtered);
+    counter!(RECORDS_REFUSED).absolute(stats.records_refused);
+    counter!(SWIM_ERRORS).absolute(stats.swim_errors);
+    counter!(EXCHANGES, "result" => "started").absolute(stats.exchanges_started);
+    counter!(EXCHANGES, "result" => "failed").absolute(stats.exchanges_failed);
+    counter!(EXCHANGES, "result" => "answered").absolute(stats.exchanges_answered);
+}
+
+/// The UDP socket refused.
+pub fn udp_error(direction: &'static str, error: &io::Error) {
+    counter!(UDP_ERRORS, "direction" => direction, "error" => error.kind().to_string()).increment(1);
+    tracing::trace!(direction, %error, "UDP");
+}
+
+/// What became of a TCP connection.
+pub fn connection(result: &'static str) {
+    counter!(CONNECTIONS, "result" => result).increment(1);
+}
+
+/// What became of a join request.
+pub fn admission(result: &'static str) {
+    counter!(ADMISSIONS, "result" => result).increment(1);
+}
+
+/// This node's certificate ends then.
+#[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
+pub fn certificate_expiry(unix_ms: u64) {
+    gauge!(CERTIFICATE_EXPIRY).set((unix_ms / 1_000) as f64);
+}

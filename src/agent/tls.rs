@@ -1,0 +1,146 @@
+//! TLS 1.3 between nodes: both sides with certificates of the cluster's CA, and a joiner's one-sided connection that
+//! pins the CA by the digest in its token.
+//!
+//! One provider of cryptography (aws-lc-rs) for these connections and for datagrams.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
+
+use super::ca::{ca_digest, private_key};
+
+/// Application protocol negotiated (ALPN): the vocabulary of `wire::exchange` and `wire::admission`.
+const ALPN: &[u8] = b"gossipd/1";
+
+/// The server presented a CA other than the token's.
+pub const WRONG_CA: &str = "the CA's digest is not the token's";
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+fn roots(ca_certificate: &[u8]) -> Result<Arc<RootCertStore>, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(ca_certificate.to_vec()))?;
+    Ok(Arc::new(roots))
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Other(rustls::OtherError(Arc::new(error)))
+}
+
+/// Both ends of a member's connections.
+pub struct Configs {
+    /// For connections accepted. A client without certificate gets through the handshake, and may then only ask for
+    /// admission.
+    pub server: Arc<ServerConfig>,
+    /// For connections made.
+    pub client: Arc<ClientConfig>,
+}
+
+/// Configurations of a member with this certificate and key.
+///
+/// # Errors
+/// rustls' error when a certificate or key is damaged or they do not belong together.
+pub fn member(ca_certificate: &[u8], certificate: &[u8], key: &[u8]) -> Result<Configs, Error> {
+    let roots = roots(ca_certificate)?;
+    // The CA goes along, so that a joiner can compare it with its token.
+    let chain = vec![CertificateDer::from(certificate.to_vec()), CertificateDer::from(ca_certificate.to_vec())];
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(other)?;
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.clone(), private_key(key))?;
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would carry an identity past its certificate's end.
+    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, private_key(key))?;
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = rustls::client::Resumption::disabled();
+    Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
+}
+
+/// Configuration of a joiner that holds a token: it has no certificate, and trusts the CA with this digest only.
+///
+/// # Errors
+/// rustls' error when TLS 1.3 is not available.
+pub fn joiner(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, Error> {
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedCa { ca_digest }))
+        .with_no_client_auth();
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(client))
+}
+
+/// Trusts the one CA whose certificate has this digest; everything else is left to webpki.
+#[derive(Debug)]
+struct PinnedCa {
+    ca_digest: [u8; 32],
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let ca = intermediates
+            .iter()
+            .find(|certificate| ca_digest(certificate) == self.ca_digest)
+            .ok_or_else(|| Error::General(WRONG_CA.to_owned()))?;
+        WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider()).build().map_err(other)?.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &provider().signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

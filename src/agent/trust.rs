@@ -1,0 +1,369 @@
+//! Membership as this daemon holds it: stored on the disk first, then in force.
+//!
+//! One place owns the certificate, the keys and, on managers, the CA and the tokens. Every change is written to the
+//! state directory before it counts; a write that fails leaves everything as it was.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use super::ca::{Authority, CaError, Issued, NodeKey, ca_digest, random, verify};
+use super::state::{StateDir, StateError, StoredCluster, StoredKey, StoredManager};
+use super::tls::{self, Configs};
+use super::token::{Refusal, Token, Tokens};
+use super::{rfc3339, unix_ms};
+use crate::api::NodeOptions;
+use crate::record::{ClusterId, NodeId, Role};
+use crate::wire::Keyring;
+use crate::wire::admission::{Admission, ManagerSecrets, TokenRecord, possession};
+use crate::wire::exchange::MemberEntry;
+
+/// Membership could not be made, loaded or changed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Keys or certificates.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// Keys or certificates that do not fit together.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The stored or received key ring is unusable.
+    #[error(transparent)]
+    Ring(#[from] crate::wire::frame::BadKeyring),
+    /// Only managers can do that.
+    #[error("this node is a worker")]
+    NotManager,
+    /// The asker's fault; to be told to it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<Refusal> for TrustError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.to_string())
+    }
+}
+
+/// The state directory, shared by those who write it.
+pub type SharedState = Arc<Mutex<StateDir>>;
+
+/// Locks, also after a panic elsewhere: the data behind these locks is replaced as a whole, never half-changed.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Inner {
+    stored: StoredCluster,
+    authority: Option<Authority>,
+}
+
+/// This node's membership of one cluster.
+pub struct Trust {
+    /// This node.
+    pub me: NodeId,
+    state: SharedState,
+    inner: Mutex<Inner>,
+    configs: RwLock<Arc<Configs>>,
+}
+
+/// A membership that is not stored yet.
+pub struct NewMembership(StoredCluster);
+
+/// Makes a new cluster with this node as its first manager.
+///
+/// # Errors
+/// [`TrustError::Ca`] without randomness.
+pub fn found(
+    me: NodeId,
+    options: NodeOptions,
+    cert_expiry: Duration,
+    now: SystemTime,
+) -> Result<NewMembership, TrustError> {
+    let cluster_id = ClusterId::from_bytes(random()?);
+    let (ca_certificate, ca_key, authority) = Authority::create(cluster_id, now)?;
+    let key = NodeKey::generate()?;
+    let public = key.public().ok_or(CaError::Randomness)?;
+    let Issued { certificate, expires_at_ms } = authority.issue(me, Role::Manager, public, cert_expiry, now)?;
+    let mut tokens = Tokens::new(Vec::new());
+    for role in Role::ALL {
+        tokens.replace(*role, me, Some(random()?), None, None);
+    }
+    let [key_id] = random::<1>()?;
+    Ok(NewMembership(StoredCluster {
+        format: StoredCluster::FORMAT,
+        cluster_id,
+        role: Role::Manager,
+        joined_at_ms: unix_ms(now),
+        options,
+        ca_certificate,
+        certificate,
+        private_key: key.to_der(),
+        certificate_issued_at_ms: unix_ms(now),
+        certificate_expires_at_ms: expires_at_ms,
+        primary_key: key_id,
+        keys: vec![StoredKey { id: key_id, key: random()? }],
+        manager: Some(StoredManager {
+            ca_key,
+            tokens: tokens.records().to_vec(),
+            cert_expiry_s: cert_expiry.as_secs(),
+        }),
+    }))
+}
+
+/// Membership from what a manager admitted this node with.
+pub fn admitted(
+    admission: &Admission,
+    ca_certificate: Vec<u8>,
+    key: &NodeKey,
+    options: NodeOptions,
+    now: SystemTime,
+) -> NewMembership {
+    let Admission { cluster, role, certificate, expires_at_ms, primary_key, keys, members: _, manager } = admission;
+    NewMembership(StoredCluster {
+        format: StoredCluster::FORMAT,
+        cluster_id: *cluster,
+        role: *role,
+        joined_at_ms: unix_ms(now),
+        options,
+        ca_certificate,
+        certificate: certificate.clone(),
+        private_key: key.to_der(),
+        certificate_issued_at_ms: unix_ms(now),
+        certificate_expires_at_ms: *expires_at_ms,
+        primary_key: *primary_key,
+        keys: keys.iter().map(|(id, key)| StoredKey { id: *id, key: *key }).collect(),
+        manager: manager.as_ref().map(|ManagerSecrets { ca_key, tokens, cert_expiry_s }| StoredManager {
+            ca_key: ca_key.clone(),
+            tokens: tokens.clone(),
+            cert_expiry_s: *cert_expiry_s,
+        }),
+    })
+}
+
+impl Trust {
+    /// Puts a membership in force that is on the disk already.
+    ///
+    /// # Errors
+    /// [`TrustError`] when it is damaged.
+    pub fn load(me: NodeId, state: SharedState, stored: StoredCluster, now: SystemTime) -> Result<Self, TrustError> {
+        let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
+        let authority = match &stored.manager {
+            Some(manager) => Some(Authority::load(stored.cluster_id, &manager.ca_key, now)?),
+            None => None,
+        };
+        keyring(&stored)?;
+        let inner = Mutex::new(Inner { stored, authority });
+        Ok(Self { me, state, inner, configs: RwLock::new(Arc::new(configs)) })
+    }
+
+    /// Stores a new membership and puts it in force: from here on this node has joined.
+    ///
+    /// # Errors
+    /// [`TrustError`]; nothing is stored then.
+    pub fn commit(me: NodeId, state: SharedState, new: NewMembership, now: SystemTime) -> Result<Self, TrustError> {
+        let NewMembership(stored) = new;
+        let trust = Self::load(me, Arc::clone(&state), stored.clone(), now)?;
+        lock(&state).save_cluster(&stored)?;
+        Ok(trust)
+    }
+
+    /// What is stored.
+    pub fn stored(&self) -> StoredCluster {
+        lock(&self.inner).stored.clone()
+    }
+
+    /// The role that this node's certificate gives it.
+    pub fn role(&self) -> Role {
+        lock(&self.inner).stored.role
+    }
+
+    /// SHA-256 of the CA's certificate.
+    pub fn ca_digest(&self) -> [u8; 32] {
+        ca_digest(&lock(&self.inner).stored.ca_certificate)
+    }
+
+    /// The datagram keys.
+    ///
+    /// # Errors
+    /// [`TrustError::Ring`] when they are damaged.
+    pub fn keyring(&self) -> Result<Keyring, TrustError> {
+        keyring(&lock(&self.inner).stored)
+    }
+
+    /// TLS configurations with the present certificate.
+    pub fn configs(&self) -> Arc<Configs> {
+        Arc::clone(&self.configs.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Admits a joiner that showed `secret`.
+    ///
+    /// # Errors
+    /// [`TrustError::Refused`] is to be told to the joiner.
+    pub fn admit(
+        &self,
+        joiner: NodeId,
+        secret: &[u8; 16],
+        public_key: [u8; 32],
+        proof: &[u8],
+        members: Vec<MemberEntry>,
+        now: SystemTime,
+    ) -> Result<Admission, TrustError> {
+        if joiner == self.me {
+            return Err(TrustError::Refused(format!(
+                "the manager itself has the node id {joiner}: the joiner's state directory is a copy of the manager's; remove it and join again"
+            )));
+        }
+        if !verify(&public_key, &possession(&self.ca_digest(), joiner), proof) {
+            return Err(TrustError::Refused("the joiner does not hold the key that it wants certified".to_owned()));
+        }
+        let mut inner = lock(&self.inner);
+        let authority = inner.authority.as_ref().ok_or(TrustError::NotManager)?;
+        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        let mut tokens = Tokens::new(manager.tokens.clone());
+        let role = tokens.admit(secret, self.me, unix_ms(now))?;
+        let validity = Duration::from_secs(manager.cert_expiry_s);
+        let Issued { certificate, expires_at_ms } = authority.issue(joiner, role, public_key, validity, now)?;
+        let secrets = ManagerSecrets {
+            ca_key: manager.ca_key.clone(),
+            tokens: tokens.records().to_vec(),
+            cert_expiry_s: manager.cert_expiry_s,
+        };
+        // Unlimited tokens need no exact count on the disk; a limited one does, or a restart would forget uses.
+        if tokens.get(role).is_some_and(|record| record.max_uses.is_some()) {
+            self.store_tokens(&mut inner, &tokens)?;
+        }
+        Ok(Admission {
+            cluster: inner.stored.cluster_id,
+            role,
+            certificate,
+            expires_at_ms,
+            primary_key: inner.stored.primary_key,
+            keys: inner.stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)).collect(),
+            members,
+            manager: (role == Role::Manager).then_some(secrets),
+        })
+    }
+
+    /// A new certificate for a member, with the role that its present one proves.
+    ///
+    /// # Errors
+    /// [`TrustError::Refused`] is to be told to the member.
+    pub fn renew(
+        &self,
+        member: NodeId,
+        role: Role,
+        public_key: [u8; 32],
+        proof: &[u8],
+        now: SystemTime,
+    ) -> Result<Issued, TrustError> {
+        if !verify(&public_key, &possession(&self.ca_digest(), member), proof) {
+            return Err(TrustError::Refused("the asker does not hold the key that it wants certified".to_owned()));
+        }
+        let inner = lock(&self.inner);
+        let authority = inner.authority.as_ref().ok_or(TrustError::NotManager)?;
+        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        Ok(authority.issue(member, role, public_key, Duration::from_secs(manager.cert_expiry_s), now)?)
+    }
+
+    /// Puts a new certificate of this node in force.
+    ///
+    /// # Errors
+    /// [`TrustError`]; the old one stays.
+    pub fn install(&self, key: &NodeKey, issued: Issued, now: SystemTime) -> Result<(), TrustError> {
+        let mut inner = lock(&self.inner);
+        let stored = StoredCluster {
+            certificate: issued.certificate,
+            certificate_issued_at_ms: unix_ms(now),
+            certificate_expires_at_ms: issued.expires_at_ms,
+            private_key: key.to_der(),
+            ..inner.stored.clone()
+        };
+        let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
+        lock(&self.state).save_cluster(&stored)?;
+        inner.stored = stored;
+        *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+        Ok(())
+    }
+
+    /// Whether two thirds of the certificate's life are over.
+    pub fn is_renewal_due(&self, now: SystemTime) -> bool {
+        let inner = lock(&self.inner);
+        let StoredCluster { certificate_issued_at_ms: from, certificate_expires_at_ms: to, .. } = inner.stored;
+        unix_ms(now) >= from + to.saturating_sub(from) / 3 * 2
+    }
+
+    /// The tokens, on a manager.
+    ///
+    /// # Errors
+    /// [`TrustError::NotManager`].
+    pub fn tokens(&self) -> Result<Tokens, TrustError> {
+        let inner = lock(&self.inner);
+        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        Ok(Tokens::new(manager.tokens.clone()))
+    }
+
+    /// The text of `role`'s token; none when it is revoked.
+    ///
+    /// # Errors
+    /// [`TrustError::NotManager`].
+    pub fn token_text(&self, role: Role) -> Result<Option<String>, TrustError> {
+        let secret = self.tokens()?.get(role).and_then(|record| record.secret);
+        Ok(secret.map(|secret| Token { ca_digest: self.ca_digest(), secret }.to_string()))
+    }
+
+    /// Replaces the token of `role`, or revokes it.
+    ///
+    /// # Errors
+    /// [`TrustError`]; the old one stays valid.
+    pub fn rotate(
+        &self,
+        role: Role,
+        revoke: bool,
+        expires_at_ms: Option<u64>,
+        max_uses: Option<u32>,
+    ) -> Result<(), TrustError> {
+        let secret = if revoke { None } else { Some(random()?) };
+        let mut inner = lock(&self.inner);
+        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        let mut tokens = Tokens::new(manager.tokens.clone());
+        tokens.replace(role, self.me, secret, expires_at_ms, max_uses);
+        self.store_tokens(&mut inner, &tokens)?;
+        tracing::info!(
+            %role,
+            revoked = revoke,
+            expires_at = expires_at_ms.map(rfc3339),
+            max_uses,
+            "join token replaced"
+        );
+        Ok(())
+    }
+
+    /// Takes in another manager's tokens; says what is known now.
+    ///
+    /// # Errors
+    /// [`TrustError`]; nothing was taken in.
+    pub fn merge_tokens(&self, theirs: Vec<TokenRecord>) -> Result<Vec<TokenRecord>, TrustError> {
+        let mut inner = lock(&self.inner);
+        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        let mut tokens = Tokens::new(manager.tokens.clone());
+        if tokens.merge(theirs) {
+            self.store_tokens(&mut inner, &tokens)?;
+        }
+        Ok(tokens.records().to_vec())
+    }
+
+    fn store_tokens(&self, inner: &mut Inner, tokens: &Tokens) -> Result<(), TrustError> {
+        let manager = inner.stored.manager.clone().ok_or(TrustError::NotManager)?;
+        let manager = StoredManager { tokens: tokens.records().to_vec(), ..manager };
+        let stored = StoredCluster { manager: Some(manager), ..inner.stored.clone() };
+        lock(&self.state).save_cluster(&stored)?;
+        inner.stored = stored;
+        Ok(())
+    }
+}
+
+fn keyring(stored: &StoredCluster) -> Result<Keyring, TrustError> {
+    Ok(Keyring::new(stored.primary_key, stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)))?)
+}

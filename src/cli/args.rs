@@ -1,0 +1,455 @@
+//! The arguments of `gossipctl`. Docker's words where Docker has them.
+//!
+//! Not here: what the commands do (`ctl`).
+
+use std::path::PathBuf;
+
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit::Exit;
+use super::filter::{self, Condition};
+use crate::api::DEFAULT_SOCKET;
+use crate::record::{Availability, Role};
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  Make a cluster that uses the private network only:
+    gossipctl init --advertise-addr eth1 --listen-addr eth1
+
+  Certificates that live for 30 days:
+    gossipctl init --cert-expiry 720h";
+
+const JOIN_EXAMPLES: &str = "\
+Examples:
+  With the command that 'gossipctl join-token worker' prints on a manager:
+    gossipctl join --token GDTKN-1-... 10.130.27.207:7946
+
+  Without the token in the process list, with a second member to try:
+    gossipctl join --token-file /run/secrets/token swarm1 swarm2
+    ssh manager gossipctl join-token -q worker | gossipctl join --token-file - manager";
+
+const MEMBERS_EXAMPLES: &str = "\
+Examples:
+  Nodes that may have failed:
+    gossipctl members --filter status=suspect --filter status=down
+
+  Managers that take tasks, for a script:
+    gossipctl members -q --filter role=manager --filter availability=active
+
+  Addresses of all nodes that answer:
+    gossipctl members --filter status=ready --format ndjson | jq -r .address";
+
+/// Controls the gossipd daemon of this node: its cluster, the nodes in it, and who may join
+#[derive(Debug, Parser)]
+#[command(name = "gossipctl", version, max_term_width = 100, after_help = Exit::help())]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub(super) struct Cli {
+    /// Socket of the daemon
+    #[arg(long, global = true, value_name = "PATH", env = "GOSSIPD_SOCKET", hide_env_values = true)]
+    #[arg(default_value = DEFAULT_SOCKET, help_heading = "Global options")]
+    pub(super) socket: PathBuf,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a new cluster with this node as its first manager
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
+    /// Join a cluster
+    #[command(after_help = JOIN_EXAMPLES)]
+    Join(JoinArgs),
+    /// Leave the cluster
+    Leave(LeaveArgs),
+    /// Show, replace or revoke the token that lets nodes join
+    JoinToken(JoinTokenArgs),
+    /// List the nodes of the cluster
+    #[command(after_help = MEMBERS_EXAMPLES)]
+    Members(MembersArgs),
+    /// Look at nodes
+    #[command(subcommand, disable_help_subcommand = true)]
+    Node(NodeCommand),
+    /// Show the versions of this program and of the daemon
+    Version(VersionArgs),
+}
+
+/// The commands below `node`.
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// List the nodes of the cluster, as 'members' does
+    #[command(visible_alias = "list", after_help = MEMBERS_EXAMPLES)]
+    Ls(MembersArgs),
+    /// Show all that is known of one or more nodes
+    Inspect(InspectArgs),
+}
+
+/// What `init` and `join` say of this node.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// Address or interface that the other nodes reach this one at (format: <IP|INTERFACE>[:PORT])
+    #[arg(long, value_name = "ADDR", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) advertise_addr: Option<String>,
+
+    /// Address or interface to listen at (format: <IP|INTERFACE>[:PORT])
+    #[arg(long, value_name = "ADDR", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) listen_addr: Option<String>,
+
+    /// Address or interface for overlay traffic (format: <IP|INTERFACE>)
+    #[arg(long, value_name = "ADDR", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) data_path_addr: Option<String>,
+
+    /// Availability that this node starts with [default: active]
+    #[arg(long, value_name = "AVAILABILITY", value_parser = availability())]
+    pub(super) availability: Option<Availability>,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+
+    /// Validity of the certificates that the cluster gives its nodes [default: 2160h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) cert_expiry: Option<String>,
+}
+
+/// `join`.
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    /// Join token. Better in the variable GOSSIPD_JOIN_TOKEN or in a file: everybody on this machine can read the
+    /// process list
+    // The environment is read by `ctl`: here, it would be in conflict with `--token-file`.
+    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) token: Option<String>,
+
+    /// File that holds the join token, - for standard input
+    #[arg(long, value_name = "PATH", conflicts_with = "token")]
+    pub(super) token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+
+    /// Members of the cluster to ask, in this order
+    #[arg(required = true, value_name = "HOST[:PORT]", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) remotes: Vec<String>,
+}
+
+/// `leave`.
+#[derive(Debug, Args)]
+pub(super) struct LeaveArgs {
+    /// Leave although this node is a manager
+    #[arg(short, long)]
+    pub(super) force: bool,
+}
+
+/// `join-token`.
+#[derive(Debug, Args)]
+pub(super) struct JoinTokenArgs {
+    /// Role that the token gives
+    #[arg(value_parser = role())]
+    pub(super) role: Role,
+
+    /// Replace the token; the old one is not valid any more
+    #[arg(long)]
+    pub(super) rotate: bool,
+
+    /// How long the new token is valid, such as 24h [default: no end]
+    #[arg(long, value_name = "DURATION", requires = "rotate", value_parser = duration)]
+    pub(super) expires: Option<String>,
+
+    /// How many nodes may join with the new token [default: no limit]
+    #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_uses: Option<u32>,
+
+    /// Make the token invalid without a new one: nobody joins with this role until it is rotated
+    #[arg(long, conflicts_with_all = ["rotate", "quiet"])]
+    pub(super) revoke: bool,
+
+    /// Only print the token
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+/// `members` and `node ls`.
+#[derive(Debug, Args)]
+pub(super) struct MembersArgs {
+    /// Only nodes that fit: status, role, availability, or the beginning of name or id. The same key again means
+    /// either, different keys mean both
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = filter::condition)]
+    pub(super) filters: Vec<Condition>,
+
+    /// How to print them
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ListFormat::Table)]
+    pub(super) format: ListFormat,
+
+    /// Only print ids
+    #[arg(short, long, conflicts_with = "format")]
+    pub(super) quiet: bool,
+
+    /// Print long names in full
+    #[arg(long)]
+    pub(super) no_trunc: bool,
+}
+
+/// `node inspect`.
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Print it for people, not as JSON
+    #[arg(long)]
+    pub(super) pretty: bool,
+
+    /// Id, beginning of an id, host name, or self
+    #[arg(required = true, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) nodes: Vec<String>,
+}
+
+/// `version`.
+#[derive(Debug, Args)]
+pub(super) struct VersionArgs {
+    /// How to print them
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = TextFormat::Text)]
+    pub(super) format: TextFormat,
+}
+
+/// Formats of listings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    /// Columns, for people
+    Table,
+    /// The API's answer: one document
+    Json,
+    /// One document for each node, a line each
+    Ndjson,
+}
+
+/// Formats of everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TextFormat {
+    /// For people
+    Text,
+    /// One document
+    Json,
+}
+
+fn availability() -> impl TypedValueParser<Value = Availability> {
+    PossibleValuesParser::new(Availability::ALL.iter().map(|value| value.word())).try_map(|word| word.parse())
+}
+
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.iter().map(|value| value.word())).try_map(|word| word.parse())
+}
+
+/// Checks a duration and hands it on as it was written, as the API takes it.
+fn duration(text: &str) -> Result<String, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("it must not be zero".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error} (a duration is written like 24h, 90m or 30days)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn help(path: &[&str]) -> String {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut at = &mut command;
+        for name in path {
+            at = at.find_subcommand_mut(name).unwrap();
+        }
+        // clap pads the blank lines before `[default: …]`.
+        at.render_long_help().to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_the_top_level() {
+        insta::assert_snapshot!(help(&[]), @"
+        Controls the gossipd daemon of this node: its cluster, the nodes in it, and who may join
+
+        Usage: gossipctl [OPTIONS] <COMMAND>
+
+        Commands:
+          init        Make a new cluster with this node as its first manager
+          join        Join a cluster
+          leave       Leave the cluster
+          join-token  Show, replace or revoke the token that lets nodes join
+          members     List the nodes of the cluster
+          node        Look at nodes
+          version     Show the versions of this program and of the daemon
+
+        Options:
+          -h, --help
+                  Print help
+
+          -V, --version
+                  Print version
+
+        Global options:
+              --socket <PATH>
+                  Socket of the daemon
+
+                  [env: GOSSIPD_SOCKET]
+                  [default: /run/gossipd/gossipd.sock]
+
+        Exit codes:
+          0  done
+          1  refused or failed
+          2  wrong usage, nothing was done
+          3  the daemon cannot be reached or does not answer
+          4  no such node, or an ambiguous name
+        ");
+    }
+
+    #[test]
+    fn help_of_members() {
+        insta::assert_snapshot!(help(&["members"]), @"
+        List the nodes of the cluster
+
+        Usage: gossipctl members [OPTIONS]
+
+        Options:
+          -f, --filter <KEY=VALUE>
+                  Only nodes that fit: status, role, availability, or the beginning of name or id. The same
+                  key again means either, different keys mean both
+
+              --format <FORMAT>
+                  How to print them
+
+                  Possible values:
+                  - table:  Columns, for people
+                  - json:   The API's answer: one document
+                  - ndjson: One document for each node, a line each
+
+                  [default: table]
+
+          -q, --quiet
+                  Only print ids
+
+              --no-trunc
+                  Print long names in full
+
+          -h, --help
+                  Print help (see a summary with '-h')
+
+        Global options:
+              --socket <PATH>
+                  Socket of the daemon
+
+                  [env: GOSSIPD_SOCKET]
+                  [default: /run/gossipd/gossipd.sock]
+
+        Examples:
+          Nodes that may have failed:
+            gossipctl members --filter status=suspect --filter status=down
+
+          Managers that take tasks, for a script:
+            gossipctl members -q --filter role=manager --filter availability=active
+
+          Addresses of all nodes that answer:
+            gossipctl members --filter status=ready --format ndjson | jq -r .address
+        ");
+    }
+
+    #[test]
+    fn help_of_join() {
+        insta::assert_snapshot!(help(&["join"]), @"
+        Join a cluster
+
+        Usage: gossipctl join [OPTIONS] <HOST[:PORT]>...
+
+        Arguments:
+          <HOST[:PORT]>...
+                  Members of the cluster to ask, in this order
+
+        Options:
+              --token <TOKEN>
+                  Join token. Better in the variable GOSSIPD_JOIN_TOKEN or in a file: everybody on this
+                  machine can read the process list
+
+              --token-file <PATH>
+                  File that holds the join token, - for standard input
+
+              --advertise-addr <ADDR>
+                  Address or interface that the other nodes reach this one at (format:
+                  <IP|INTERFACE>[:PORT])
+
+              --listen-addr <ADDR>
+                  Address or interface to listen at (format: <IP|INTERFACE>[:PORT])
+
+              --data-path-addr <ADDR>
+                  Address or interface for overlay traffic (format: <IP|INTERFACE>)
+
+              --availability <AVAILABILITY>
+                  Availability that this node starts with [default: active]
+
+                  [possible values: active, pause, drain]
+
+          -h, --help
+                  Print help
+
+        Global options:
+              --socket <PATH>
+                  Socket of the daemon
+
+                  [env: GOSSIPD_SOCKET]
+                  [default: /run/gossipd/gossipd.sock]
+
+        Examples:
+          With the command that 'gossipctl join-token worker' prints on a manager:
+            gossipctl join --token GDTKN-1-... 10.130.27.207:7946
+
+          Without the token in the process list, with a second member to try:
+            gossipctl join --token-file /run/secrets/token swarm1 swarm2
+            ssh manager gossipctl join-token -q worker | gossipctl join --token-file - manager
+        ");
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_before_anything_is_done() {
+        let cases: &[(&str, ErrorKind)] = &[
+            ("members --filter label=x", ErrorKind::ValueValidation),
+            ("members --filter status=dead", ErrorKind::ValueValidation),
+            ("members --format yaml", ErrorKind::InvalidValue),
+            ("members -q --format json", ErrorKind::ArgumentConflict),
+            ("init --availability away", ErrorKind::InvalidValue),
+            ("init --cert-expiry soon", ErrorKind::ValueValidation),
+            ("init --cert-expiry 0s", ErrorKind::ValueValidation),
+            ("join --token T", ErrorKind::MissingRequiredArgument),
+            ("join --token T --token-file F h", ErrorKind::ArgumentConflict),
+            ("join-token", ErrorKind::MissingRequiredArgument),
+            ("join-token boss", ErrorKind::InvalidValue),
+            ("join-token worker --expires 1h", ErrorKind::MissingRequiredArgument),
+            ("join-token worker --rotate --max-uses 0", ErrorKind::ValueValidation),
+            ("join-token worker --rotate --revoke", ErrorKind::ArgumentConflict),
+            ("node inspect", ErrorKind::MissingRequiredArgument),
+            ("swarm init", ErrorKind::InvalidSubcommand),
+        ];
+        for (line, expected) in cases {
+            let words = std::iter::once("gossipctl").chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (*expected, i32::from(Exit::Usage.code())), "{line}");
+        }
+    }
+
+    #[test]
+    fn dockers_durations_are_durations() {
+        for good in ["2160h", "2160h0m0s", "24h", "90days"] {
+            assert_eq!(duration(good).as_deref(), Ok(good));
+        }
+    }
+}
