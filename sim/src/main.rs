@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gossip_sim::plan::Fault;
 use gossip_sim::{Link, Plan, Report, Setup};
@@ -114,6 +114,22 @@ struct Flags {
 }
 
 impl Flags {
+    /// What no single flag can say of itself.
+    fn check(&self) -> anyhow::Result<()> {
+        let Self { nodes, seconds, crash, leave, restart, split, .. } = self;
+        let hit = [crash, leave, restart].into_iter().map(|count| u64::from(*count)).sum::<u64>();
+        ensure!(hit < u64::from(*nodes), "--crash, --leave and --restart together must spare one of {nodes} nodes");
+        let times =
+            [("crash", crash, self.crash_at), ("leave", leave, self.leave_at), ("restart", restart, self.restart_at)];
+        for (what, count, at_s) in times {
+            ensure!(*count == 0 || at_s < *seconds, "--{what}-at {at_s} is not before the end at --seconds {seconds}");
+        }
+        if let Some(Span { from_s, to_s }) = split {
+            ensure!(*to_s < u64::from(*seconds), "--split {from_s}..{to_s} must end before --seconds {seconds}");
+        }
+        Ok(())
+    }
+
     fn plan(&self) -> Plan {
         const SECOND_US: u64 = 1_000_000;
         let fault = |count: u32, at_s: u32| Fault { count: count as usize, at_us: u64::from(at_s) * SECOND_US };
@@ -158,6 +174,7 @@ fn main_inner(cli: &Cli, out: &mut impl Write) -> anyhow::Result<bool> {
         Command::Run(flags) => (flags, false),
         Command::Verify(flags) => (flags, true),
     };
+    flags.check()?;
     let plan = flags.plan();
     let report = run(&plan, out)?;
     let (mut passed, mut failed) = (report.checks.passed(), report.checks.failed());

@@ -1,5 +1,12 @@
 //! Bytes that nobody of the cluster sent as they are: garbage, damaged, cut short, replayed, sent to the wrong node.
 //! They change nothing, and each is counted under its cause.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use std::collections::BTreeMap;
 

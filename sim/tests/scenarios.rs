@@ -1,5 +1,12 @@
 //! What must hold of a cluster, whatever happens to its machines and its network. Small, for every `cargo test`; longer
 //! and larger runs belong to the `gossip-sim` binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
 
 use gossip_sim::{HostId, Link, Setup, Sighting, World};
 use gossipd::record::Status;

@@ -26,7 +26,7 @@ const REMOTES_MAX: usize = 64;
 // ---- answering -------------------------------------------------------------------------------------------------------
 
 /// Answers a request about admission. `peer` is none for strangers.
-pub async fn answer(trust: &Trust, engine: &Engine, me: SocketAddr, peer: Option<Peer>, body: &[u8]) -> Vec<u8> {
+pub(super) async fn answer(trust: &Trust, engine: &Engine, me: SocketAddr, peer: Option<Peer>, body: &[u8]) -> Vec<u8> {
     let reply = match Request::from_bytes(body) {
         Err(error) => Reply::Refused(format!("{error}; do both nodes run compatible versions of gossipd?")),
         Ok(Request::Managers) => managers(trust, engine, me).await,
@@ -96,7 +96,7 @@ async fn join(
 
 /// A join did not work. Nothing was changed on this node.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub(super) enum JoinError {
     /// A manager said no.
     #[error("{addr} refused: {reason}")]
     Refused {
@@ -114,7 +114,7 @@ pub enum JoinError {
 }
 
 /// What a join brought.
-pub struct Joined {
+pub(super) struct Joined {
     /// To be committed.
     pub membership: NewMembership,
     /// The role given.
@@ -130,7 +130,7 @@ pub struct Joined {
 ///
 /// # Errors
 /// [`JoinError`]: the first refusal by a manager, or what became of each address.
-pub async fn ask_to_join(
+pub(super) async fn ask_to_join(
     me: NodeId,
     token: Token,
     remotes: Vec<SocketAddr>,
@@ -223,7 +223,7 @@ async fn ask_member(trust: &Trust, addr: SocketAddr, request: &Request) -> Resul
 ///
 /// # Errors
 /// A text for the log; the old certificate stays in force.
-pub async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> {
+pub(super) async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> {
     let key = NodeKey::generate().map_err(|e| e.to_string())?;
     let public_key = key.public().ok_or("no usable key")?;
     let proof = key.sign(&possession(&trust.ca_digest(), trust.me)).map_err(|e| e.to_string())?;
@@ -249,7 +249,7 @@ pub async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> {
 }
 
 /// Tells all other managers this one's tokens and takes in theirs. Returns those that have not confirmed.
-pub async fn sync_managers(trust: &Arc<Trust>, engine: &Engine) -> Vec<NodeId> {
+pub(super) async fn sync_managers(trust: &Arc<Trust>, engine: &Engine) -> Vec<NodeId> {
     let Ok(managers) = engine.query(|node| node.managers()).await else { return Vec::new() };
     let Ok(tokens) = trust.tokens() else { return Vec::new() };
     let request = Request::ManagerSync { tokens: tokens.records().to_vec() };

@@ -45,7 +45,7 @@ const MANAGER_SYNC_EVERY: u32 = 6;
 const UNATTENDED_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Membership in force: the tasks that make this node a member.
-pub struct Membership {
+pub(super) struct Membership {
     /// Certificates and tokens.
     pub trust: Arc<Trust>,
     /// The protocol task.
@@ -69,13 +69,13 @@ impl Membership {
     }
 
     /// A full-state exchange has happened, or there was nobody to have it with.
-    pub fn is_joined(&self) -> bool {
+    pub(super) fn is_joined(&self) -> bool {
         self.is_first || self.engine.progress().joined
     }
 }
 
 /// The daemon.
-pub struct Daemon {
+pub(super) struct Daemon {
     /// Its configuration.
     pub settings: Settings,
     /// This node's id.
@@ -102,7 +102,7 @@ fn bind_problem(error: &BindError) -> Problem {
 
 impl Daemon {
     /// A daemon that is in no cluster yet.
-    pub fn new(settings: Settings, state: StateDir, recorder: Recorder) -> Self {
+    pub(super) fn new(settings: Settings, state: StateDir, recorder: Recorder) -> Self {
         Self {
             settings,
             me: state.node_id(),
@@ -114,7 +114,7 @@ impl Daemon {
     }
 
     /// The membership in force.
-    pub fn membership(&self) -> Option<Arc<Membership>> {
+    pub(super) fn membership(&self) -> Option<Arc<Membership>> {
         self.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -122,7 +122,7 @@ impl Daemon {
     ///
     /// # Errors
     /// `not-in-cluster`.
-    pub fn member(&self) -> Result<Arc<Membership>, Problem> {
+    pub(super) fn member(&self) -> Result<Arc<Membership>, Problem> {
         self.membership().ok_or_else(|| {
             ProblemKind::NotInCluster.problem(
                 "this node is in no cluster; use 'gossipctl init' to found one or 'gossipctl join' to join one",
@@ -140,7 +140,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`RunError`] when the state is damaged or the address cannot be had.
-    pub async fn resume(&self) -> Result<(), RunError> {
+    pub(super) async fn resume(&self) -> Result<(), RunError> {
         let _changing = self.changing.lock().await;
         let Some(stored) = lock(&self.state).cluster()? else { return Ok(()) };
         let addresses = self.addresses(&stored.options)?;
@@ -181,7 +181,7 @@ impl Daemon {
     ///
     /// # Errors
     /// A problem; nothing was changed then.
-    pub async fn init(&self, request: InitRequest) -> Result<InitResponse, Problem> {
+    pub(super) async fn init(&self, request: InitRequest) -> Result<InitResponse, Problem> {
         let _changing = self.changing.lock().await;
         self.refuse_second_cluster()?;
         let InitRequest { node: options, cert_expiry } = request;
@@ -211,7 +211,7 @@ impl Daemon {
     ///
     /// # Errors
     /// A problem; nothing was changed then.
-    pub async fn join(&self, request: JoinRequest) -> Result<JoinResponse, Problem> {
+    pub(super) async fn join(&self, request: JoinRequest) -> Result<JoinResponse, Problem> {
         let _changing = self.changing.lock().await;
         self.refuse_second_cluster()?;
         let JoinRequest { token, remotes, node: options } = request;
@@ -341,7 +341,7 @@ impl Daemon {
     ///
     /// # Errors
     /// A problem; unless it says otherwise this node is still a member.
-    pub async fn leave(&self, force: bool) -> Result<LeaveResponse, Problem> {
+    pub(super) async fn leave(&self, force: bool) -> Result<LeaveResponse, Problem> {
         let _changing = self.changing.lock().await;
         let membership = self.member()?;
         if !force && membership.trust.role() == Role::Manager {
@@ -364,7 +364,7 @@ impl Daemon {
     }
 
     /// Ends the tasks of membership; the cluster is not forgotten.
-    pub async fn shut_down(&self, goodbye: bool) {
+    pub(super) async fn shut_down(&self, goodbye: bool) {
         let _changing = self.changing.lock().await;
         let Some(membership) = self.membership() else { return };
         if goodbye {
@@ -379,7 +379,7 @@ impl Daemon {
 
     /// Joins through the configured members with the configured token, and tries until it works or somebody else has
     /// founded or joined a cluster.
-    pub async fn join_unattended(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn join_unattended(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let Some(token_file) = self.settings.join_token_file.clone() else { return };
         let mut pause = Duration::from_secs(1);
         while self.membership().is_none() {
@@ -419,7 +419,7 @@ async fn say_goodbye(membership: &Membership) -> bool {
 }
 
 /// Members that have not left, this node included.
-pub async fn count_nodes(engine: &Engine) -> usize {
+pub(super) async fn count_nodes(engine: &Engine) -> usize {
     let count = |node: &Node| node.count_by_status().iter().filter(|(s, _)| **s != Status::Left).map(|(_, n)| n).sum();
     engine.query(count).await.unwrap_or(1)
 }

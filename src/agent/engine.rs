@@ -46,7 +46,7 @@ enum Input {
 
 /// What other tasks wait for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(super) struct Progress {
     /// A full-state exchange has happened.
     pub joined: bool,
     /// A leave is over: acknowledged or not.
@@ -60,7 +60,7 @@ pub struct Stopped;
 
 /// A handle to the protocol task. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine {
+pub(super) struct Engine {
     /// The clock that the node is driven by.
     pub clock: Clock,
     inputs: mpsc::Sender<Input>,
@@ -69,7 +69,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the task. It ends when `stop` becomes true or is dropped.
-    pub fn spawn(
+    pub(super) fn spawn(
         node: Node,
         clock: Clock,
         udp: UdpSocket,
@@ -100,7 +100,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn query<T: Send + 'static>(&self, read: impl FnOnce(&Node) -> T + Send + 'static) -> Result<T, Stopped> {
+    pub(super) async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Node) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
         let (sender, receiver) = oneshot::channel();
         let query = Input::Query(Box::new(move |node| {
             // Whoever asked may have gone.
@@ -114,7 +117,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Stopped`], or inside: what is wrong with the request.
-    pub async fn request(&self, peer: Peer, body: Vec<u8>) -> Result<Result<Vec<u8>, DecodeError>, Stopped> {
+    pub(super) async fn request(&self, peer: Peer, body: Vec<u8>) -> Result<Result<Vec<u8>, DecodeError>, Stopped> {
         let (reply, receiver) = oneshot::channel();
         self.inputs.send(Input::Request { peer, body, reply }).await.map_err(|_| Stopped)?;
         receiver.await.map_err(|_| Stopped)
@@ -124,12 +127,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn command(&self, command: Command) -> Result<(), Stopped> {
+    pub(super) async fn command(&self, command: Command) -> Result<(), Stopped> {
         self.inputs.send(Input::Command(command)).await.map_err(|_| Stopped)
     }
 
     /// How far things have come.
-    pub fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         *self.progress.borrow()
     }
 
@@ -137,7 +140,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn wait(&self, done: impl FnMut(&Progress) -> bool) -> Result<Progress, Stopped> {
+    pub(super) async fn wait(&self, done: impl FnMut(&Progress) -> bool) -> Result<Progress, Stopped> {
         let mut progress = self.progress.clone();
         let reached = progress.wait_for(done).await.map_err(|_| Stopped)?;
         Ok(*reached)
@@ -146,18 +149,18 @@ impl Engine {
 
 /// Both clocks of this machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(super) struct Clock {
     origin: Instant,
 }
 
 impl Clock {
     /// Starts at zero.
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { origin: Instant::now() }
     }
 
     /// Both clocks, now.
-    pub fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now {
             mono_us: u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX),
             unix_ms: unix_ms(SystemTime::now()),

@@ -179,7 +179,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
 }
 
 /// Serves the API until `stop`.
-pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: UnixListener, daemon: Arc<Daemon>, mut stop: watch::Receiver<bool>) {
     let service = router(daemon).into_make_service_with_connect_info::<Caller>();
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
@@ -190,7 +190,7 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>, mut stop: watch:
 }
 
 /// Serves the metrics alone, on a TCP address, until `stop`.
-pub async fn serve_metrics(listener: TcpListener, daemon: Arc<Daemon>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve_metrics(listener: TcpListener, daemon: Arc<Daemon>, mut stop: watch::Receiver<bool>) {
     let service = Router::new().route("/metrics", get(metrics_text)).with_state(daemon);
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;

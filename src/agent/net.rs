@@ -57,7 +57,7 @@ impl BindError {
 
 /// Both sockets, bound.
 #[derive(Debug)]
-pub struct Sockets {
+pub(super) struct Sockets {
     /// Gossip.
     pub udp: UdpSocket,
     /// Exchanges.
@@ -71,7 +71,7 @@ impl Sockets {
     ///
     /// # Errors
     /// [`BindError`]; nothing is bound then.
-    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+    pub(super) fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let mut last = None;
         for _ in 0..PORT_TRIES {
             let udp = bind_udp(addr).map_err(|e| BindError::new(addr, "UDP", e))?;

@@ -22,7 +22,7 @@ const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a connection is served with.
-pub struct Service {
+pub(super) struct Service {
     /// Certificates and tokens.
     pub trust: Arc<Trust>,
     /// The protocol task.
@@ -32,7 +32,7 @@ pub struct Service {
 }
 
 /// Serves until `stop` becomes true or is dropped. Requests under way are broken off then: each is safe to lose.
-pub async fn serve(listener: TcpListener, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     let open: Arc<Mutex<HashMap<IpAddr, usize>>> = Arc::default();
     let mut connections = JoinSet::new();
     loop {

@@ -38,7 +38,7 @@ pub enum SocketError {
 
 /// A bound socket; its file goes when this is dropped.
 #[derive(Debug)]
-pub struct ApiSocket {
+pub(super) struct ApiSocket {
     path: PathBuf,
     _lock: File,
 }
@@ -49,7 +49,7 @@ impl ApiSocket {
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn bind(path: &Path, group: Option<&str>, mode: u32) -> Result<(Self, UnixListener), SocketError> {
+    pub(super) fn bind(path: &Path, group: Option<&str>, mode: u32) -> Result<(Self, UnixListener), SocketError> {
         let io = |action, source| SocketError::Io { action, path: path.to_owned(), source };
         let gid = gid_of(group)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {

@@ -71,7 +71,7 @@ struct ContactsFile {
 
 /// A datagram key on the disk.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredKey {
+pub(super) struct StoredKey {
     /// Its id in the ring.
     pub id: u8,
     /// The key.
@@ -81,7 +81,7 @@ pub struct StoredKey {
 
 /// What only a manager stores.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredManager {
+pub(super) struct StoredManager {
     /// The cluster CA's private key, PKCS#8 DER.
     #[serde(with = "hex::bytes")]
     pub ca_key: Vec<u8>,
@@ -93,7 +93,7 @@ pub struct StoredManager {
 
 /// Membership of a cluster: everything needed to come back after a reboot.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredCluster {
+pub(super) struct StoredCluster {
     /// Layout of this file.
     pub format: u32,
     /// The cluster.
@@ -127,12 +127,12 @@ pub struct StoredCluster {
 
 impl StoredCluster {
     /// The layout written today.
-    pub const FORMAT: u32 = FORMAT;
+    pub(super) const FORMAT: u32 = FORMAT;
 }
 
 /// The state directory, locked.
 #[derive(Debug)]
-pub struct StateDir {
+pub(super) struct StateDir {
     path: PathBuf,
     node: NodeFile,
     _lock: File,
@@ -143,7 +143,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`]; nothing was changed then.
-    pub fn open(path: &Path, new_id: NodeId) -> Result<Self, StateError> {
+    pub(super) fn open(path: &Path, new_id: NodeId) -> Result<Self, StateError> {
         let io = |action, source| StateError::Io { action, path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| io("create state directory", e))?;
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|e| io("restrict state directory", e))?;
@@ -172,7 +172,7 @@ impl StateDir {
     }
 
     /// This node's id, for ever.
-    pub fn node_id(&self) -> NodeId {
+    pub(super) fn node_id(&self) -> NodeId {
         self.node.id
     }
 
@@ -181,7 +181,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`]; the old generation stays.
-    pub fn next_generation(&mut self, unix_s: u64) -> Result<u64, StateError> {
+    pub(super) fn next_generation(&mut self, unix_s: u64) -> Result<u64, StateError> {
         let generation = self.node.generation.saturating_add(1).max(unix_s);
         self.persist_generation(generation)?;
         Ok(generation)
@@ -191,7 +191,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`]; the old generation stays.
-    pub fn persist_generation(&mut self, generation: u64) -> Result<(), StateError> {
+    pub(super) fn persist_generation(&mut self, generation: u64) -> Result<(), StateError> {
         if generation <= self.node.generation {
             return Ok(());
         }
@@ -205,7 +205,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`] when the file is there and cannot be used.
-    pub fn cluster(&self) -> Result<Option<StoredCluster>, StateError> {
+    pub(super) fn cluster(&self) -> Result<Option<StoredCluster>, StateError> {
         read(&self.path.join(CLUSTER_FILE))
     }
 
@@ -213,7 +213,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`]; the old membership, or none, stays.
-    pub fn save_cluster(&self, cluster: &StoredCluster) -> Result<(), StateError> {
+    pub(super) fn save_cluster(&self, cluster: &StoredCluster) -> Result<(), StateError> {
         write(&self.path, CLUSTER_FILE, cluster)
     }
 
@@ -221,14 +221,14 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`]; the membership stays.
-    pub fn remove_cluster(&self) -> Result<(), StateError> {
+    pub(super) fn remove_cluster(&self) -> Result<(), StateError> {
         remove(&self.path.join(CLUSTER_FILE))?;
         remove(&self.path.join(CONTACTS_FILE))?;
         sync_dir(&self.path)
     }
 
     /// Where others were last seen. A damaged file counts as none: it only speeds things up.
-    pub fn contacts(&self) -> Vec<SocketAddr> {
+    pub(super) fn contacts(&self) -> Vec<SocketAddr> {
         let file: Result<Option<ContactsFile>, _> = read(&self.path.join(CONTACTS_FILE));
         file.ok().flatten().map(|file| file.contacts).unwrap_or_default()
     }
@@ -237,7 +237,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`]; the old ones stay.
-    pub fn save_contacts(&self, contacts: Vec<SocketAddr>) -> Result<(), StateError> {
+    pub(super) fn save_contacts(&self, contacts: Vec<SocketAddr>) -> Result<(), StateError> {
         write(&self.path, CONTACTS_FILE, &ContactsFile { format: FORMAT, contacts })
     }
 }

@@ -34,7 +34,7 @@ const STRANGER_BYTES_MAX: usize = 1_024;
 
 /// What a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topic {
+pub(super) enum Topic {
     /// `wire::exchange`, for the protocol core.
     Exchange,
     /// `wire::admission`, for the daemon.
@@ -61,7 +61,7 @@ impl Topic {
 /// A connection failed. Whether the other side took the request in is unknown only for [`StreamError::Message`] and
 /// [`StreamError::Deadline`].
 #[derive(Debug, thiserror::Error)]
-pub enum StreamError {
+pub(super) enum StreamError {
     /// Nobody there.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -131,7 +131,7 @@ async fn read_message(
 }
 
 /// A connection that this node made: the other end has proven who it is, and nothing was said yet.
-pub struct Connection {
+pub(super) struct Connection {
     stream: client::TlsStream<TcpStream>,
     /// Who is there.
     pub peer: Peer,
@@ -142,7 +142,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`StreamError`]; the other side was asked nothing.
-    pub async fn open(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Self, StreamError> {
+    pub(super) async fn open(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Self, StreamError> {
         let tcp = within(CONNECT_DEADLINE, "connecting", async {
             TcpStream::connect(addr).await.map_err(StreamError::Connect)
         })
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     /// The certificate with this digest in the chain that the other end presented.
-    pub fn certificate(&self, digest: &[u8; 32]) -> Option<Vec<u8>> {
+    pub(super) fn certificate(&self, digest: &[u8; 32]) -> Option<Vec<u8>> {
         let chain = self.stream.get_ref().1.peer_certificates()?;
         chain.iter().find(|certificate| ca_digest(certificate) == *digest).map(|certificate| certificate.to_vec())
     }
@@ -170,7 +170,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn ask(mut self, topic: Topic, request: &[u8]) -> Result<Vec<u8>, StreamError> {
+    pub(super) async fn ask(mut self, topic: Topic, request: &[u8]) -> Result<Vec<u8>, StreamError> {
         write_message(&mut self.stream, topic, request).await?;
         let (answered, reply) = read_message(&mut self.stream, MEMBER_BYTES_MAX, MESSAGE_DEADLINE).await?;
         // The reply is here; how the connection ends does not matter any more.
@@ -184,7 +184,7 @@ impl Connection {
 }
 
 /// A request that arrived.
-pub struct Request {
+pub(super) struct Request {
     stream: server::TlsStream<TcpStream>,
     /// Who asks; none: a stranger.
     pub peer: Option<Peer>,
@@ -199,7 +199,7 @@ impl Request {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn read(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, StreamError> {
+    pub(super) async fn read(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, StreamError> {
         tcp.set_nodelay(true).map_err(StreamError::Connect)?;
         let mut stream = within(HANDSHAKE_DEADLINE, "shaking hands", async {
             TlsAcceptor::from(config).accept(tcp).await.map_err(StreamError::Tls)
@@ -221,7 +221,7 @@ impl Request {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn reply(mut self, body: &[u8]) -> Result<(), StreamError> {
+    pub(super) async fn reply(mut self, body: &[u8]) -> Result<(), StreamError> {
         write_message(&mut self.stream, self.topic, body).await?;
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
         Ok(())

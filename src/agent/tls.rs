@@ -19,7 +19,7 @@ use super::ca::{ca_digest, private_key};
 const ALPN: &[u8] = b"gossipd/1";
 
 /// The server presented a CA other than the token's.
-pub const WRONG_CA: &str = "the CA's digest is not the token's";
+pub(super) const WRONG_CA: &str = "the CA's digest is not the token's";
 
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -37,7 +37,7 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 /// Both ends of a member's connections.
-pub struct Configs {
+pub(super) struct Configs {
     /// For connections accepted. A client without certificate gets through the handshake, and may then only ask for
     /// admission.
     pub server: Arc<ServerConfig>,
@@ -49,7 +49,7 @@ pub struct Configs {
 ///
 /// # Errors
 /// rustls' error when a certificate or key is damaged or they do not belong together.
-pub fn member(ca_certificate: &[u8], certificate: &[u8], key: &[u8]) -> Result<Configs, Error> {
+pub(super) fn member(ca_certificate: &[u8], certificate: &[u8], key: &[u8]) -> Result<Configs, Error> {
     let roots = roots(ca_certificate)?;
     // The CA goes along, so that a joiner can compare it with its token.
     let chain = vec![CertificateDer::from(certificate.to_vec()), CertificateDer::from(ca_certificate.to_vec())];
@@ -78,7 +78,7 @@ pub fn member(ca_certificate: &[u8], certificate: &[u8], key: &[u8]) -> Result<C
 ///
 /// # Errors
 /// rustls' error when TLS 1.3 is not available.
-pub fn joiner(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, Error> {
+pub(super) fn joiner(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, Error> {
     let mut client = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()

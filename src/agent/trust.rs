@@ -47,10 +47,10 @@ impl From<Refusal> for TrustError {
 }
 
 /// The state directory, shared by those who write it.
-pub type SharedState = Arc<Mutex<StateDir>>;
+pub(super) type SharedState = Arc<Mutex<StateDir>>;
 
 /// Locks, also after a panic elsewhere: the data behind these locks is replaced as a whole, never half-changed.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -60,7 +60,7 @@ struct Inner {
 }
 
 /// This node's membership of one cluster.
-pub struct Trust {
+pub(super) struct Trust {
     /// This node.
     pub me: NodeId,
     state: SharedState,
@@ -69,13 +69,13 @@ pub struct Trust {
 }
 
 /// A membership that is not stored yet.
-pub struct NewMembership(StoredCluster);
+pub(super) struct NewMembership(StoredCluster);
 
 /// Makes a new cluster with this node as its first manager.
 ///
 /// # Errors
 /// [`TrustError::Ca`] without randomness.
-pub fn found(
+pub(super) fn found(
     me: NodeId,
     options: NodeOptions,
     cert_expiry: Duration,
@@ -113,7 +113,7 @@ pub fn found(
 }
 
 /// Membership from what a manager admitted this node with.
-pub fn admitted(
+pub(super) fn admitted(
     admission: &Admission,
     ca_certificate: Vec<u8>,
     key: &NodeKey,
@@ -147,7 +147,12 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError`] when it is damaged.
-    pub fn load(me: NodeId, state: SharedState, stored: StoredCluster, now: SystemTime) -> Result<Self, TrustError> {
+    pub(super) fn load(
+        me: NodeId,
+        state: SharedState,
+        stored: StoredCluster,
+        now: SystemTime,
+    ) -> Result<Self, TrustError> {
         let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
         let authority = match &stored.manager {
             Some(manager) => Some(Authority::load(stored.cluster_id, &manager.ca_key, now)?),
@@ -162,7 +167,12 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError`]; nothing is stored then.
-    pub fn commit(me: NodeId, state: SharedState, new: NewMembership, now: SystemTime) -> Result<Self, TrustError> {
+    pub(super) fn commit(
+        me: NodeId,
+        state: SharedState,
+        new: NewMembership,
+        now: SystemTime,
+    ) -> Result<Self, TrustError> {
         let NewMembership(stored) = new;
         let trust = Self::load(me, Arc::clone(&state), stored.clone(), now)?;
         lock(&state).save_cluster(&stored)?;
@@ -170,17 +180,17 @@ impl Trust {
     }
 
     /// What is stored.
-    pub fn stored(&self) -> StoredCluster {
+    pub(super) fn stored(&self) -> StoredCluster {
         lock(&self.inner).stored.clone()
     }
 
     /// The role that this node's certificate gives it.
-    pub fn role(&self) -> Role {
+    pub(super) fn role(&self) -> Role {
         lock(&self.inner).stored.role
     }
 
     /// SHA-256 of the CA's certificate.
-    pub fn ca_digest(&self) -> [u8; 32] {
+    pub(super) fn ca_digest(&self) -> [u8; 32] {
         ca_digest(&lock(&self.inner).stored.ca_certificate)
     }
 
@@ -188,12 +198,12 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError::Ring`] when they are damaged.
-    pub fn keyring(&self) -> Result<Keyring, TrustError> {
+    pub(super) fn keyring(&self) -> Result<Keyring, TrustError> {
         keyring(&lock(&self.inner).stored)
     }
 
     /// TLS configurations with the present certificate.
-    pub fn configs(&self) -> Arc<Configs> {
+    pub(super) fn configs(&self) -> Arc<Configs> {
         Arc::clone(&self.configs.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -201,7 +211,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError::Refused`] is to be told to the joiner.
-    pub fn admit(
+    pub(super) fn admit(
         &self,
         joiner: NodeId,
         secret: &[u8; 16],
@@ -250,7 +260,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError::Refused`] is to be told to the member.
-    pub fn renew(
+    pub(super) fn renew(
         &self,
         member: NodeId,
         role: Role,
@@ -271,7 +281,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError`]; the old one stays.
-    pub fn install(&self, key: &NodeKey, issued: Issued, now: SystemTime) -> Result<(), TrustError> {
+    pub(super) fn install(&self, key: &NodeKey, issued: Issued, now: SystemTime) -> Result<(), TrustError> {
         let mut inner = lock(&self.inner);
         let stored = StoredCluster {
             certificate: issued.certificate,
@@ -288,7 +298,7 @@ impl Trust {
     }
 
     /// Whether two thirds of the certificate's life are over.
-    pub fn is_renewal_due(&self, now: SystemTime) -> bool {
+    pub(super) fn is_renewal_due(&self, now: SystemTime) -> bool {
         let inner = lock(&self.inner);
         let StoredCluster { certificate_issued_at_ms: from, certificate_expires_at_ms: to, .. } = inner.stored;
         unix_ms(now) >= from + to.saturating_sub(from) / 3 * 2
@@ -298,7 +308,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError::NotManager`].
-    pub fn tokens(&self) -> Result<Tokens, TrustError> {
+    pub(super) fn tokens(&self) -> Result<Tokens, TrustError> {
         let inner = lock(&self.inner);
         let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
         Ok(Tokens::new(manager.tokens.clone()))
@@ -308,7 +318,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError::NotManager`].
-    pub fn token_text(&self, role: Role) -> Result<Option<String>, TrustError> {
+    pub(super) fn token_text(&self, role: Role) -> Result<Option<String>, TrustError> {
         let secret = self.tokens()?.get(role).and_then(|record| record.secret);
         Ok(secret.map(|secret| Token { ca_digest: self.ca_digest(), secret }.to_string()))
     }
@@ -317,7 +327,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError`]; the old one stays valid.
-    pub fn rotate(
+    pub(super) fn rotate(
         &self,
         role: Role,
         revoke: bool,
@@ -344,7 +354,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError`]; nothing was taken in.
-    pub fn merge_tokens(&self, theirs: Vec<TokenRecord>) -> Result<Vec<TokenRecord>, TrustError> {
+    pub(super) fn merge_tokens(&self, theirs: Vec<TokenRecord>) -> Result<Vec<TokenRecord>, TrustError> {
         let mut inner = lock(&self.inner);
         let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
         let mut tokens = Tokens::new(manager.tokens.clone());
