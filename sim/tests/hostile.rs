@@ -106,9 +106,12 @@ fn yesterdays_datagrams_do_not_move_a_restarted_node() {
     world.run_until(deadline_us, World::is_settled).expect("all know all");
     world.run_for(5 * SECOND);
     let seen_before = world.sightings().len();
+    let dropped = |world: &World| drops(world, target).into_values().sum::<u64>();
+    let (count, dropped_before) = (caught.len() as u64, dropped(&world));
     for bytes in caught {
         world.inject(target, bytes);
     }
+    assert!(dropped(&world) - dropped_before < count, "some open once more: the new life knows no old windows");
     world.run_for(20 * SECOND);
     assert!(world.is_settled());
     assert_eq!(world.sightings().len(), seen_before, "nobody saw anything change");

@@ -6,6 +6,7 @@ use foca::{Header, Member, Message, State};
 
 use super::identity::Identity;
 use crate::wire::codec::{self, DATAGRAM_LIMIT, DecodeError};
+use crate::wire::datagram::SECTION_HEADER_BYTES;
 use crate::wire::exchange::Liveness;
 
 /// A header or member could not be written or read.
@@ -189,6 +190,18 @@ impl<'a> Packet<'a> {
             return Err(DecodeError::Trailing { what: WHAT, left: rest.len() });
         }
         Ok(Self { header: header.into(), header_bytes, updates, has_count })
+    }
+
+    /// The packet with one update more, if it takes updates and `cap` allows it.
+    pub(super) fn with_update(&self, update: &Member<Identity>, cap: usize) -> Option<Vec<u8>> {
+        if !self.has_count {
+            return None;
+        }
+        let mut extra = Vec::new();
+        foca::Codec::encode_member(&mut SwimCodec, update, &mut extra).ok()?;
+        let mut kept: Vec<_> = self.updates.iter().map(|(_, raw)| *raw).collect();
+        kept.push(&extra);
+        Some(self.rewrite(&kept)).filter(|packet| packet.len() + SECTION_HEADER_BYTES <= cap)
     }
 
     /// The packet with only those updates that `keep` has chosen.

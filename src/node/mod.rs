@@ -257,6 +257,8 @@ pub struct Node {
     exchanges: BTreeMap<ExchangeId, Purpose>,
     exchange_count: u64,
     rejoin_wait_us: u64,
+    /// Time to the next comparison; short while comparisons find differences.
+    sync_wait_us: u64,
     /// When the next [`Timer::Rejoin`] counts; an earlier one is left over.
     rejoin_due_us: u64,
     joined: bool,
@@ -264,9 +266,13 @@ pub struct Node {
     connected: bool,
     leaving: bool,
     leave_told: bool,
+    /// Members told of the leave so far.
+    leave_pushes: usize,
 
     ping: Option<(u8, NodeId, u64)>,
     token: Option<foca::TimerToken>,
+    /// foca's gossip timer, while it has nothing to tell.
+    resting_gossip: Option<foca::Timer<Identity>>,
     /// When this node renewed its identity lately.
     renewed_us: VecDeque<u64>,
     size_digits: u32,
@@ -284,14 +290,15 @@ impl Node {
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
         let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
         let mut timers = Timers::default();
-        let jitter = rng.random_range(0..=config.sync_interval_ms * 1_000);
+        let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
         timers.submit(now.mono_us, Timer::Rejoin);
-        timers.submit(now.mono_us + config.sync_interval_ms * 1_000 / 2 + jitter, Timer::Sync);
+        timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
         timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
         let mut contacts: BTreeSet<_> = contacts.into_iter().take(sync::CONTACTS_MAX).collect();
         contacts.remove(&addr);
         Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
+            sync_wait_us: sync::SYNC_WAIT_MIN_US,
             config,
             foca,
             channel: Channel::new(cluster, id, keyring, channel_seed),
@@ -316,9 +323,11 @@ impl Node {
             joined: false,
             connected: false,
             leaving: false,
+            leave_pushes: 0,
             leave_told: false,
             ping: None,
             token: None,
+            resting_gossip: None,
             renewed_us: VecDeque::new(),
             size_digits: 1,
             revision: 1,
@@ -343,7 +352,8 @@ impl Node {
     /// How many members have which status, this node among them.
     pub fn count_by_status(&self) -> BTreeMap<Status, usize> {
         let mut counts: BTreeMap<_, _> = Status::ALL.iter().map(|status| (*status, 0)).collect();
-        for status in self.table.iter().map(|member| member.status).chain([Status::Ready]) {
+        let own = self.own_member().status;
+        for status in self.table.iter().map(|member| member.status).chain([own]) {
             *counts.entry(status).or_default() += 1;
         }
         counts
@@ -564,20 +574,20 @@ impl Node {
         }
     }
 
-    /// `count` different active members by chance.
-    fn choose(&mut self, count: usize, suits: impl Fn(&Member) -> bool) -> Vec<Identity> {
-        let mut chosen = Vec::with_capacity(count);
-        for (seen, member) in self.table.iter_active().filter(|member| suits(member)).enumerate() {
-            if chosen.len() < count {
-                chosen.push(member.swim.identity);
-            } else {
-                let at = self.rng.random_range(0..=seen);
-                if let Some(slot) = chosen.get_mut(at) {
-                    *slot = member.swim.identity;
-                }
+    /// `count` different active members by chance, or all if there are no more.
+    fn choose(&mut self, count: usize) -> Vec<Identity> {
+        let active = self.table.active();
+        let mut places: Vec<usize> = Vec::with_capacity(count.min(active));
+        if active <= count {
+            places.extend(0..active);
+        }
+        while places.len() < count.min(active) {
+            let at = self.rng.random_range(0..active);
+            if !places.contains(&at) {
+                places.push(at);
             }
         }
-        chosen
+        places.into_iter().filter_map(|at| self.table.active_at(at)).map(|member| member.swim.identity).collect()
     }
 
     /// `base` plus up to a quarter of it by chance, so that nodes do not march in step.
@@ -590,8 +600,9 @@ impl Node {
             return;
         }
         self.leaving = true;
-        self.update_own_record(now, |record| record.left = true);
-        let targets = self.choose(self.config.fanout.max(1), |_| true);
+        let before = self.own_member();
+        self.update_own_record(now, before, |record| record.left = true);
+        let targets = self.choose(self.config.fanout.max(1));
         if targets.is_empty() {
             return self.leave_done(true);
         }

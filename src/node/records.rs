@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::stats::Kind;
-use super::table::Swim;
+use super::table::{Member, Swim};
 use super::timers::Timer;
 use super::{Cause, Node, Now};
-use crate::record::{NodeId, NodeRecord, Version};
+use crate::record::{NodeId, NodeRecord, Status, Version};
 use crate::wire::datagram::{RecordEnvelope, Writer};
 use crate::wire::exchange::Liveness;
 
@@ -17,9 +17,8 @@ const WANT_INTERVAL_US: u64 = 500_000;
 const WANTED_AT_ONCE: usize = 16;
 
 impl Node {
-    /// Changes what this node says of itself and tells everybody.
-    pub(super) fn update_own_record(&mut self, now: Now, change: impl FnOnce(&mut NodeRecord)) {
-        let old = self.own_member();
+    /// Changes what this node says of itself and tells everybody; `old` is this node before the change.
+    pub(super) fn update_own_record(&mut self, now: Now, old: Member, change: impl FnOnce(&mut NodeRecord)) {
         change(Arc::make_mut(&mut self.record));
         let Identity { id, generation, .. } = self.identity();
         self.seq = if self.envelope.version.generation == generation { self.seq + 1 } else { 1 };
@@ -41,10 +40,10 @@ impl Node {
                 if let Some(change) = change {
                     self.changed(cause, change);
                 }
+                self.obey_goodbye(now, owner);
                 if spread {
                     self.rumour(now, owner);
                 }
-                self.obey_goodbye(now, owner);
             }
         }
     }
@@ -59,13 +58,16 @@ impl Node {
                 .is_some_and(|envelope| envelope.version.generation >= member.swim.identity.generation);
         if said && member.swim.is_active() {
             let gone = Swim { liveness: Liveness::Down, ..member.swim };
-            self.apply(now, gone, true, Cause::Left);
+            // The goodbye is the rumour. If SWIM told it too, it would overtake the goodbye here and there, and the node
+            // would be down there before it has left.
+            self.apply(now, gone, false, Cause::Left);
         }
     }
 
     /// Starts telling everybody about `owner`'s record.
     pub(super) fn rumour(&mut self, now: Now, owner: NodeId) {
-        self.spread.tell(owner, self.table.active() + 1);
+        let is_goodbye = self.table.get(owner).map_or(self.leaving, |member| member.status == Status::Left);
+        self.spread.tell(owner, self.table.active() + 1, is_goodbye);
         if !self.spread_armed {
             self.spread_armed = true;
             self.timers.submit(now.mono_us + self.config.coalesce_ms * 1_000, Timer::Spread);
@@ -88,7 +90,7 @@ impl Node {
 
     pub(super) fn spread_timer(&mut self, now: Now) {
         self.spread_armed = false;
-        for to in self.choose(self.config.fanout, |_| true) {
+        for to in self.choose(self.config.fanout) {
             self.send(to, Kind::Records, None);
         }
         // A rumour whose record is gone would stand in front of the others for ever.
@@ -114,7 +116,10 @@ impl Node {
     /// Asks the owners of missing records, a few at a time.
     pub(super) fn want_timer(&mut self, now: Now) {
         self.want_armed = false;
-        let asked: Vec<_> = self.missing.iter().copied().take(WANTED_AT_ONCE).collect();
+        // From a random place on, so that a few that do not answer are not all that is ever asked.
+        let from = rand::RngExt::random_range(&mut self.rng, 0..self.missing.len().max(1));
+        let asked: Vec<_> =
+            self.missing.iter().cycle().skip(from).copied().take(WANTED_AT_ONCE.min(self.missing.len())).collect();
         for id in asked {
             match self.table.get(id).filter(|member| member.swim.is_active()) {
                 None => {
@@ -132,8 +137,13 @@ impl Node {
     }
 
     pub(super) fn answer_want(&mut self, sender: NodeId, ids: &[NodeId]) {
-        let Some(member) = self.table.get(sender) else { return };
-        let to = member.swim.identity;
+        if let Some(member) = self.table.get(sender) {
+            self.send_records(member.swim.identity, ids);
+        }
+    }
+
+    /// Sends what is known of these nodes' records.
+    pub(super) fn send_records(&mut self, to: Identity, ids: &[NodeId]) {
         let me = self.identity().id;
         let mut writer = Writer::new(self.config.payload_bytes_max());
         let known = ids.iter().filter_map(|id| if *id == me { Some(&self.envelope) } else { self.table.envelope(*id) });

@@ -18,7 +18,7 @@ use super::table::Swim;
 use super::timers::Timer;
 use super::{Cause, Config, Effect, Event, Node, Now};
 use crate::node::stats::Kind;
-use crate::record::NodeId;
+use crate::record::{NodeId, Status};
 use crate::wire::DropCause;
 use crate::wire::datagram::Writer;
 use crate::wire::exchange::Liveness;
@@ -103,20 +103,56 @@ impl Node {
         for (to, packet) in outbox.sends {
             self.send_swim(now, to, &packet);
         }
+        self.resume_gossip(now);
         outbox.downs
     }
 
     fn submit_swim(&mut self, now: Now, timer: foca::Timer<Identity>, after: Duration) {
-        if let foca::Timer::ProbeRandomMember(token) = &timer {
-            self.token = Some(*token);
+        if let foca::Timer::ProbeRandomMember(token) = &timer
+            && self.token.replace(*token) != Some(*token)
+        {
+            self.restart_suspicions(now);
         }
         if let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
             self.stats.probes_failed += 1;
             let accused = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
             self.mirror(now, accused, Cause::ProbeTimeout);
         }
+        if matches!(timer, foca::Timer::PeriodicGossip(_)) && self.foca.updates_backlog() == 0 {
+            self.resting_gossip = Some(timer);
+            return;
+        }
         let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
         self.timers.submit(now.mono_us.saturating_add(after_us), Timer::Swim(timer));
+    }
+
+    /// foca has voided its timers (it does so with every new identity). Suspicions would stand for ever.
+    fn restart_suspicions(&mut self, now: Now) {
+        let suspects: Vec<_> = self
+            .table
+            .iter_active()
+            .map(|member| member.swim)
+            .filter(|swim| swim.liveness == Liveness::Suspect)
+            .collect();
+        suspects.into_iter().for_each(|suspect| self.start_suspicion(now, &suspect));
+    }
+
+    /// A suspicion that foca runs no timer for.
+    pub(super) fn start_suspicion(&mut self, now: Now, suspect: &Swim) {
+        let Some(token) = self.token else { return };
+        let after_us = self.config.suspect_timeout_ms * 1_000 * u64::from(self.size_digits);
+        let timer =
+            foca::Timer::ChangeSuspectToDown { member_id: suspect.identity, incarnation: suspect.incarnation, token };
+        self.timers.submit(now.mono_us + after_us, Timer::Swim(timer));
+    }
+
+    /// Gossip rests while there is nothing to tell (an idle node wakes for probes only), and starts again at once.
+    fn resume_gossip(&mut self, now: Now) {
+        if self.foca.updates_backlog() > 0
+            && let Some(timer) = self.resting_gossip.take()
+        {
+            self.timers.submit(now.mono_us + self.config.coalesce_ms * 1_000, Timer::Swim(timer));
+        }
     }
 
     fn send_swim(&mut self, now: Now, to: Identity, packet: &[u8]) {
@@ -129,7 +165,15 @@ impl Node {
         if let Message::Ping(probe) = message {
             self.ping = Some((*probe, to.id, now.mono_us));
         }
-        self.send(to, kind_of(message), Some(packet));
+        let kind = kind_of(message);
+        // A suspect has to know, or it cannot refute: whatever is said to it, this is said too (Lifeguard's "buddy").
+        let suspicion = self
+            .table
+            .get(to.id)
+            .map(|member| member.swim)
+            .filter(|swim| swim.identity == to && swim.liveness == Liveness::Suspect)
+            .and_then(|swim| read.with_update(&update(&swim), self.config.payload_bytes_max()));
+        self.send(to, kind, Some(suspicion.as_deref().unwrap_or(packet)));
     }
 
     /// Seals and sends a datagram: foca's packet if there is one, and records in the room that is left.
@@ -199,6 +243,7 @@ impl Node {
             || self.table.get(src.id).is_some_and(|known| known.swim.identity == *src && known.swim.is_active());
         let mut kept = Vec::new();
         let mut about_me = Vec::new();
+        let mut left = Vec::new();
         if is_active {
             for (update, raw) in &packet.updates {
                 let swim = swim(update);
@@ -208,6 +253,12 @@ impl Node {
                     kept.push(*raw);
                 } else {
                     self.stats.updates_filtered += 1;
+                    let known = self.table.get(swim.identity.id);
+                    if swim.is_active()
+                        && known.is_some_and(|m| m.status == Status::Left && m.swim.identity == swim.identity)
+                    {
+                        left.push(swim.identity.id);
+                    }
                 }
             }
         }
@@ -215,6 +266,10 @@ impl Node {
         self.drive(now, |foca, out| foca.handle_data(&thin, out));
         for swim in about_me {
             self.heard_of_self(now, swim);
+        }
+        // The speaker has missed a goodbye.
+        if !left.is_empty() {
+            self.send_records(*src, &left);
         }
         Ok(kind)
     }
@@ -279,12 +334,13 @@ impl Node {
         self.renewed_us.push_back(now.mono_us);
         let me = self.identity();
         let generation = me.generation.max(seen.generation).max(now.unix_ms / 1_000).saturating_add(1);
+        let before = self.own_member();
         self.stats.renewals += 1;
         self.effect(Effect::PersistGeneration(generation));
         self.incarnation = 0;
         self.connected = false;
         self.drive(now, |foca, out| foca.change_identity(Identity { generation, ..me }, out));
-        self.update_own_record(now, |_| {});
+        self.update_own_record(now, before, |_| {});
         // foca says its new identity once; if that is lost, nobody hears of this node again.
         self.arm_rejoin(now.mono_us + self.config.rejoin_interval_ms * 1_000);
     }
@@ -299,7 +355,8 @@ impl Node {
                         && member.swim.liveness == Liveness::Suspect
                 });
                 if !stands {
-                    self.stats.undead_withheld += 1;
+                    let is_active = self.table.get(member_id.id).is_some_and(|member| member.swim.is_active());
+                    self.stats.undead_withheld += u64::from(is_active);
                     return;
                 }
                 accused = Some(Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Down });

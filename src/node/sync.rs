@@ -13,12 +13,18 @@ use super::identity::Identity;
 use super::table::{Member, Swim};
 use super::timers::Timer;
 use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer, Purpose};
-use crate::record::{NodeId, Status};
+use crate::record::{NodeId, Status, Version};
 use crate::wire::DecodeError;
 use crate::wire::exchange::{Digest, Liveness, MemberEntry, Reply, Request};
 
 /// Addresses kept to find others at, at most.
 pub(super) const CONTACTS_MAX: usize = 1_024;
+/// Time to the next comparison after one that found a difference, and after the start, in microseconds.
+pub(super) const SYNC_WAIT_MIN_US: u64 = 1_000_000;
+/// Longest time between two tries to reach anybody while there is nobody, in microseconds.
+const REJOIN_WAIT_MAX_US: u64 = 1_500_000;
+/// Members that a leaving node tells before it gives up hope of an acknowledgement.
+const LEAVE_PUSHES_MAX: usize = 12;
 /// Exchanges under way at once, at most: each is a TLS connection.
 const EXCHANGES_MAX: usize = 32;
 /// Contacts tried at once while nobody is reached.
@@ -30,11 +36,12 @@ pub(super) fn is_usable(addr: SocketAddr) -> bool {
 }
 
 impl Node {
+    /// Compares with a random member: often while differences are found, ever more rarely while there are none.
     pub(super) fn sync_timer(&mut self, now: Now) {
-        let wait_us = self.jittered_us(self.config.sync_interval_ms * 1_000);
+        let wait_us = self.jittered_us(self.sync_wait_us);
         self.timers.submit(now.mono_us + wait_us, Timer::Sync);
-        if let Some(to) = self.choose(1, |_| true).first() {
-            let Identity { id, addr, .. } = *to;
+        self.sync_wait_us = self.sync_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000);
+        if let Some(Identity { id, addr, .. }) = self.choose(1).first().copied() {
             self.start_sync(now, addr, Some(id));
         }
     }
@@ -50,7 +57,7 @@ impl Node {
         let ceiling_us = self.config.sync_interval_ms * 1_000 / 2;
         let wait_us = if is_alone && !candidates.is_empty() { self.rejoin_wait_us } else { ceiling_us };
         self.rejoin_wait_us = if is_alone {
-            self.rejoin_wait_us.saturating_mul(2).min(ceiling_us)
+            self.rejoin_wait_us.saturating_mul(2).min(REJOIN_WAIT_MAX_US)
         } else {
             self.config.rejoin_interval_ms * 1_000
         };
@@ -106,6 +113,7 @@ impl Node {
     /// Tells `targets` this node's own record, over TLS.
     pub(super) fn push_own(&mut self, targets: &[Identity]) {
         let request = Request::Push { members: vec![self.own_entry()] };
+        self.leave_pushes += targets.len();
         for target in targets {
             self.exchange(target.addr, Some(target.id), Purpose::LeavePush, &request);
         }
@@ -123,7 +131,12 @@ impl Node {
     }
 
     pub(super) fn answer(&mut self, now: Now, peer: Peer, request: &[u8]) -> Result<Reply, DecodeError> {
-        match Request::from_bytes(request)? {
+        let request = Request::from_bytes(request)?;
+        // Whoever relies on an answer relies on somebody who stays.
+        if self.leaving {
+            return Ok(Reply::Leaving);
+        }
+        match request {
             Request::Sync { me, digest } => {
                 if me.id != peer.id || !is_usable(me.addr) {
                     return Err(DecodeError::Invalid("asker"));
@@ -150,16 +163,34 @@ impl Node {
             outcome.ok().and_then(|(peer, bytes)| Reply::from_bytes(bytes).ok().map(|reply| (peer, reply)))
         else {
             self.stats.exchanges_failed += 1;
+            if purpose == Purpose::LeavePush {
+                self.tell_another_of_leave();
+            }
             return;
         };
         match (purpose, reply) {
             (Purpose::Sync, Reply::Members(theirs)) => self.synced(now, peer, theirs),
             (Purpose::LeavePush, Reply::Done) => self.leave_done(true),
+            (Purpose::LeavePush, Reply::Leaving) => self.tell_another_of_leave(),
             _ => {}
         }
     }
 
+    fn tell_another_of_leave(&mut self) {
+        if self.leave_told {
+            return;
+        }
+        let under_way = self.exchanges.values().any(|purpose| *purpose == Purpose::LeavePush);
+        if self.leave_pushes < LEAVE_PUSHES_MAX {
+            let target = self.choose(1);
+            self.push_own(&target);
+        } else if !under_way {
+            self.leave_done(false);
+        }
+    }
+
     fn synced(&mut self, now: Now, peer: Peer, theirs: Vec<MemberEntry>) {
+        self.sync_wait_us = SYNC_WAIT_MIN_US;
         let lacking = self.lacking(&theirs);
         let known: Option<SocketAddr> = theirs.iter().find(|entry| entry.id == peer.id).map(|entry| entry.addr);
         for entry in theirs {
@@ -231,15 +262,7 @@ impl Node {
 
     fn suspect(&mut self, now: Now, suspect: Swim) {
         self.apply(now, suspect, true, Cause::Exchange);
-        if let Some(token) = self.token {
-            let after_us = self.config.suspect_timeout_ms * 1_000 * u64::from(self.size_digits);
-            let timer = foca::Timer::ChangeSuspectToDown {
-                member_id: suspect.identity,
-                incarnation: suspect.incarnation,
-                token,
-            };
-            self.timers.submit(now.mono_us + after_us, Timer::Swim(timer));
-        }
+        self.start_suspicion(now, &suspect);
     }
 
     /// Everything that this node would tell a newcomer.
@@ -272,24 +295,26 @@ impl Node {
         }
     }
 
-    /// A hash over the active members: lives and record versions. Those that are gone are left out, as each node
+    /// A hash over the active members: lives, incarnations and record versions. Those that are gone are left out, as each node
     /// forgets them in its own time.
     fn digest(&self) -> Digest {
-        let mut lives: BTreeMap<NodeId, (u64, u64, u64)> = self
+        let mut lives: BTreeMap<NodeId, [u64; 4]> = self
             .table
             .iter_active()
             .map(|member| {
                 let id = member.swim.identity.id;
                 let version = self.table.envelope(id).map(|envelope| envelope.version).unwrap_or_default();
-                (id, (member.swim.identity.generation, version.generation, version.seq))
+                let Swim { identity, incarnation, .. } = member.swim;
+                (id, [identity.generation, incarnation.into(), version.generation, version.seq])
             })
             .collect();
         let Identity { id, generation, .. } = self.identity();
-        lives.insert(id, (generation, self.envelope.version.generation, self.envelope.version.seq));
+        let Version { generation: record_generation, seq } = self.envelope.version;
+        lives.insert(id, [generation, self.incarnation.into(), record_generation, seq]);
         let mut context = digest::Context::new(&digest::SHA256);
-        for (id, (generation, record_generation, seq)) in lives {
+        for (id, numbers) in lives {
             context.update(id.as_bytes());
-            for number in [generation, record_generation, seq] {
+            for number in numbers {
                 context.update(&number.to_be_bytes());
             }
         }

@@ -73,6 +73,8 @@ struct Entry {
     record: Option<Arc<NodeRecord>>,
     /// Past retention: kept as long as foca keeps it, and not shown.
     hidden: bool,
+    /// Its place in [`Table::active`].
+    active_at: Option<usize>,
 }
 
 /// What an update did to a member that is listed.
@@ -85,7 +87,8 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: BTreeMap<NodeId, Entry>,
-    active: usize,
+    /// Those that SWIM holds for alive or suspect, in no particular order: to draw from.
+    active: Vec<NodeId>,
     parked: usize,
 }
 
@@ -121,8 +124,33 @@ impl Table {
     }
 
     /// Members that SWIM holds for alive or suspect.
-    pub(super) const fn active(&self) -> usize {
-        self.active
+    pub(super) fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// The active member at a place below [`Table::active`].
+    pub(super) fn active_at(&self, at: usize) -> Option<&Member> {
+        self.get(*self.active.get(at)?)
+    }
+
+    fn set_active(&mut self, id: NodeId, is_active: bool) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        match (entry.active_at, is_active) {
+            (None, true) => {
+                entry.active_at = Some(self.active.len());
+                self.active.push(id);
+            }
+            (Some(at), false) => {
+                entry.active_at = None;
+                self.active.swap_remove(at);
+                if let Some(moved) = self.active.get(at)
+                    && let Some(entry) = self.entries.get_mut(moved)
+                {
+                    entry.active_at = Some(at);
+                }
+            }
+            (None, false) | (Some(_), true) => {}
+        }
     }
 
     pub(super) fn iter_active(&self) -> impl Iterator<Item = &Member> {
@@ -142,12 +170,6 @@ impl Table {
         let entry = self.entries.entry(update.identity.id).or_default();
         entry.hidden = false;
         let old = entry.member.clone();
-        let was_active = old.as_ref().is_some_and(|member| member.swim.is_active());
-        match (was_active, update.is_active()) {
-            (false, true) => self.active += 1,
-            (true, false) => self.active -= 1,
-            _ => {}
-        }
         if old.is_none() && entry.envelope.is_some() {
             self.parked = self.parked.saturating_sub(1);
         }
@@ -162,6 +184,7 @@ impl Table {
             rtt_us: old.as_ref().and_then(|old| old.rtt_us),
         };
         entry.member = Some(new.clone());
+        self.set_active(update.identity.id, update.is_active());
         Some(Change { old, new })
     }
 
@@ -192,8 +215,13 @@ impl Table {
         let Some(member) = &mut entry.member else { return Ok(None) };
         let old = member.clone();
         member.record = Some(record);
+        // The record of a life that SWIM has not named yet says nothing about the life that it has.
+        let is_of_later_life = entry
+            .envelope
+            .as_ref()
+            .is_some_and(|envelope| envelope.version.generation > member.swim.identity.generation);
         let status = status_of(&member.swim, entry.envelope.as_ref(), entry.record.as_deref());
-        if status != member.status {
+        if status != member.status && !is_of_later_life {
             member.status = status;
             member.since_ms = now_ms;
         }
@@ -294,5 +322,20 @@ mod tests {
         let change = table.apply(4, swim(2, 0, Liveness::Down)).unwrap();
         assert_eq!(change.new.status, Status::Down, "the new life has not said goodbye");
         assert_eq!(change.new.since_ms, 4);
+    }
+
+    #[test]
+    fn the_record_of_a_later_life_does_not_take_a_goodbye_back() {
+        let mut table = Table::default();
+        let id = NodeId::from_bytes([1; 16]);
+        let record = crate::wire::datagram::tests::sample();
+        let goodbye = NodeRecord { left: true, ..record.clone() };
+        table.apply(0, swim(1, 0, Liveness::Alive));
+        table.apply_record(1, RecordEnvelope::new(id, Version { generation: 1, seq: 2 }, &goodbye)).unwrap();
+        table.apply(2, swim(1, 0, Liveness::Down));
+        let later = RecordEnvelope::new(id, Version { generation: 2, seq: 1 }, &record);
+        let change = table.apply_record(3, later).unwrap().unwrap();
+        assert_eq!(change.new.status, Status::Left);
+        assert_eq!(table.apply(4, swim(2, 0, Liveness::Alive)).unwrap().new.status, Status::Ready);
     }
 }

@@ -72,6 +72,8 @@ pub enum Reply {
     Members(Vec<MemberEntry>),
     /// Taken in.
     Done,
+    /// Not taken in: the answerer is about to leave. Ask another.
+    Leaving,
 }
 
 macro_rules! versioned {
@@ -119,7 +121,7 @@ impl Reply {
     fn member_count(&self) -> usize {
         match self {
             Self::Members(members) => members.len(),
-            Self::Same | Self::Done => 0,
+            Self::Same | Self::Done | Self::Leaving => 0,
         }
     }
 }
@@ -162,7 +164,7 @@ mod tests {
     fn messages_round_trip_and_other_versions_are_named() {
         let request = Request::Push { members: (0..40).map(entry).collect() };
         assert_eq!(Request::from_bytes(&request.to_bytes()), Ok(request.clone()));
-        for reply in [Reply::Same, Reply::Done, Reply::Members(vec![entry(1)])] {
+        for reply in [Reply::Same, Reply::Done, Reply::Leaving, Reply::Members(vec![entry(1)])] {
             assert_eq!(Reply::from_bytes(&reply.to_bytes()), Ok(reply));
         }
         let mut other = request.to_bytes();
