@@ -13,9 +13,10 @@
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 use super::config::LogFormat;
 
@@ -23,13 +24,13 @@ use super::config::LogFormat;
 ///
 /// # Errors
 /// A text that says what is wrong with it.
-pub fn parse_filter(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder().parse(text).map_err(|error| error.to_string())
+pub fn parse_filter(text: &str) -> Result<Targets, String> {
+    text.parse().map_err(|error| format!("{error}; expected for example info or gossipd=debug,warn"))
 }
 
 /// Changes the filter of the running process.
 #[derive(Clone)]
-pub struct Reload(Arc<reload::Handle<EnvFilter, Registry>>);
+pub struct Reload(Arc<reload::Handle<Targets, Registry>>);
 
 impl Reload {
     /// Puts another filter in force.

@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SignatureVerificationAlgorithm, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::SigningKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
 
@@ -21,9 +22,44 @@ const ALPN: &[u8] = b"gossipd/1";
 /// The server presented a CA other than the token's.
 pub(super) const WRONG_CA: &str = "the CA's digest is not the token's";
 
+static ED25519: &[&dyn SignatureVerificationAlgorithm] = &[webpki::aws_lc_rs::ED25519];
+static SIGNATURES: WebPkiSupportedAlgorithms =
+    WebPkiSupportedAlgorithms { all: ED25519, mapping: &[(SignatureScheme::ED25519, ED25519)] };
+
+/// What the cluster's own nodes need of rustls' choice, and no more: everything left out is neither negotiated nor
+/// linked in. Certificates are Ed25519 throughout.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+    let make = || CryptoProvider {
+        cipher_suites: vec![
+            rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            rustls::crypto::aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![rustls::crypto::aws_lc_rs::kx_group::X25519],
+        signature_verification_algorithms: SIGNATURES,
+        secure_random: &Primitives,
+        key_provider: &Primitives,
+    };
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(make())))
+}
+
+/// aws-lc-rs' randomness and Ed25519 keys, for [`provider`].
+#[derive(Debug)]
+struct Primitives;
+
+impl SecureRandom for Primitives {
+    fn fill(&self, buf: &mut [u8]) -> Result<(), GetRandomFailed> {
+        aws_lc_rs::rand::fill(buf).map_err(|_| GetRandomFailed)
+    }
+}
+
+impl KeyProvider for Primitives {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        match key {
+            PrivateKeyDer::Pkcs8(key) => rustls::crypto::aws_lc_rs::sign::any_eddsa_type(&key),
+            _ => Err(Error::General("a key that is not PKCS#8".to_owned())),
+        }
+    }
 }
 
 fn roots(ca_certificate: &[u8]) -> Result<Arc<RootCertStore>, Error> {

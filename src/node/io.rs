@@ -1,0 +1,174 @@
+//! What goes into a [`Node`](super::Node) and what comes out: time, orders, effects, events.
+
+use std::net::SocketAddr;
+
+use super::config::Config;
+use super::table::Member;
+use crate::record::{ClusterId, NodeId, NodeRecord, Role};
+use crate::wire::Keyring;
+
+/// Both clocks of a machine, read at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Monotonic, in microseconds, from any origin.
+    pub mono_us: u64,
+    /// Wall clock, in milliseconds since the Unix epoch. May step.
+    pub unix_ms: u64,
+}
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id.
+    pub id: NodeId,
+    /// Its generation: higher than that of any earlier life, and already persisted.
+    pub generation: u64,
+    /// The address that it tells others.
+    pub addr: SocketAddr,
+    /// What it says of itself.
+    pub record: NodeRecord,
+    /// The datagram keys.
+    pub keyring: Keyring,
+    /// 32 bytes of the operating system's randomness, new at every start.
+    pub seed: [u8; 32],
+    /// Addresses to find others at.
+    pub contacts: Vec<SocketAddr>,
+    /// The protocol's constants.
+    pub config: Config,
+}
+
+/// Names an exchange until its reply or failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(pub(super) u64);
+
+/// Something that the caller has to do. Effects are to be carried out in order: what follows a
+/// [`Effect::PersistGeneration`] must not happen before that generation is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make sure that no later life starts with this generation or a lower one.
+    PersistGeneration(u64),
+    /// Send a datagram.
+    Send {
+        /// Where to.
+        to: SocketAddr,
+        /// Sealed bytes.
+        bytes: Vec<u8>,
+    },
+    /// Ask the node at `to`, over TLS, and bring back its reply.
+    Exchange {
+        /// To be given back with the reply.
+        id: ExchangeId,
+        /// Where to.
+        to: SocketAddr,
+        /// Who must answer there; none: whoever has a certificate of this cluster.
+        peer: Option<NodeId>,
+        /// An encoded [`crate::wire::exchange::Request`].
+        request: Vec<u8>,
+    },
+    /// Tell whoever listens.
+    Event(Event),
+}
+
+/// Why a member changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It was heard of through gossip.
+    Gossip,
+    /// It spoke to this node.
+    Contact,
+    /// It was in a full-state exchange.
+    Exchange,
+    /// Its probe timed out here.
+    ProbeTimeout,
+    /// It said goodbye.
+    Left,
+    /// It changed what it says of itself.
+    Record,
+    /// It is past its retention.
+    Retention,
+    /// This node itself.
+    Own,
+}
+
+impl Cause {
+    /// The word used in logs and streams.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gossip => "gossip",
+            Self::Contact => "contact",
+            Self::Exchange => "exchange",
+            Self::ProbeTimeout => "probe-timeout",
+            Self::Left => "left",
+            Self::Record => "record",
+            Self::Retention => "retention",
+            Self::Own => "own",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A member appeared (`old` is none), changed, or was forgotten (`new` is none).
+    Member {
+        /// This node's count of visible changes.
+        revision: u64,
+        /// Why.
+        cause: Cause,
+        /// Before.
+        old: Option<Box<Member>>,
+        /// After.
+        new: Option<Box<Member>>,
+    },
+    /// The first full-state exchange since the start is done.
+    Joined {
+        /// With whom.
+        with: NodeId,
+    },
+    /// The leave is known to a member, or nobody acknowledged it in time.
+    LeaveDone {
+        /// A member has it.
+        acknowledged: bool,
+    },
+    /// Another live node seems to use this node's id; this one stops fighting for it for a while.
+    IdentityConflict {
+        /// Where the other one was seen.
+        addr: SocketAddr,
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+/// What a caller may order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Say goodbye. [`Event::LeaveDone`] follows.
+    Leave,
+    /// Learn of further addresses to find others at.
+    AddContacts(Vec<SocketAddr>),
+}
+
+/// Whom the other end of an exchange has proven to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id, from its certificate.
+    pub id: NodeId,
+    /// Its role, from its certificate.
+    pub role: Role,
+}
+
+/// An exchange brought no reply. Nothing was changed here; the other side may have taken the request in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// Nobody answered there in time.
+    #[error("unreachable")]
+    Unreachable,
+    /// Somebody else answered there, or a stranger.
+    #[error("not the expected peer")]
+    WrongPeer,
+    /// The exchange broke off.
+    #[error("broken off")]
+    Broken,
+}
