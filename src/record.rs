@@ -271,6 +271,8 @@ pub struct NodeRecord {
     pub arch: String,
     /// When it joined the cluster, in milliseconds since the Unix epoch.
     pub joined_at_ms: u64,
+    /// The generation that its process started with; the node fills it in. Tells two processes with one id apart.
+    pub started_generation: u64,
     /// It has said goodbye: its absence is no failure.
     pub left: bool,
 }
@@ -291,6 +293,7 @@ impl NodeRecord {
             os,
             arch,
             joined_at_ms: _,
+            started_generation: _,
             left: _,
         } = self;
         validate_hostname(hostname)?;

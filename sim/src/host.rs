@@ -170,6 +170,7 @@ pub(crate) fn record(name: &str, role: Role, addr: SocketAddr, now: Now) -> Node
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         joined_at_ms: now.unix_ms,
+        started_generation: 0,
         left: false,
     }
 }

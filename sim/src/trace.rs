@@ -52,8 +52,9 @@ impl Trace {
             }
             Event::Joined { with } => self.bytes(with.as_bytes()),
             Event::LeaveDone { acknowledged } => self.number(u64::from(*acknowledged)),
-            Event::IdentityConflict { addr, generation } => {
-                self.addr(*addr);
+            Event::IdentityConflict { addr, generation, gives_way } => {
+                self.number(u64::from(*gives_way));
+                addr.iter().for_each(|addr| self.addr(*addr));
                 self.number(*generation);
             }
         }

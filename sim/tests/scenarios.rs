@@ -297,3 +297,29 @@ fn nobody_goes_down_at_ten_percent_loss() {
     assert_eq!(seen(&world, 0, |sighting| sighting.new == Some(Status::Down)), []);
     assert_sound(&mut world);
 }
+
+#[test]
+fn of_two_nodes_with_one_id_the_later_stays_and_both_report_it() {
+    for seed in 1..=8 {
+        let (mut world, hosts) = cluster(Setup::new(seed), 16);
+        world.run_for(10 * SECOND);
+        let clone = world.spawn_clone(hosts[5]);
+        world.run_for(60 * SECOND);
+        let reports = |host| world.conflicts().iter().any(|(reporter, _)| *reporter == host);
+        assert!(reports(hosts[5]) && reports(clone), "seed {seed}: {:?}", world.conflicts());
+        let gave_way: Vec<_> =
+            world.conflicts().iter().filter(|(_, gave_way)| *gave_way).map(|(who, _)| *who).collect();
+        assert_eq!(gave_way, [hosts[5]], "seed {seed}");
+        let stays = world.node(clone).map(|node| node.identity());
+        for observer in world.living().filter(|host| *host != hosts[5] && *host != clone) {
+            let row = world.row(observer, hosts[5]);
+            assert_eq!(
+                row.map(|row| (row.status, row.identity)),
+                stays.map(|life| (Status::Ready, life)),
+                "seed {seed}"
+            );
+            assert_eq!(world.totals(observer).renewals, 0, "seed {seed}: {observer} was harmed");
+        }
+        assert_sound(&mut world);
+    }
+}

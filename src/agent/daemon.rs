@@ -3,6 +3,7 @@
 //! Each of these either happens in full or not at all. The instant that counts is the write of `cluster.json`: sockets
 //! are bound and everything that can fail is done before it.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -39,7 +40,9 @@ const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two looks at contacts and certificate.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
-/// Every so many looks managers compare tokens.
+/// Time for further changes to come before a change of members is acted upon.
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+/// Every so many looks managers compare tokens, though nothing has changed.
 const MANAGER_SYNC_EVERY: u32 = 6;
 /// Longest pause between two unattended joins.
 const UNATTENDED_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -72,6 +75,13 @@ impl Membership {
     pub(super) fn is_joined(&self) -> bool {
         self.is_first || self.engine.progress().joined
     }
+}
+
+/// What a life needs that may not be there: a generation on the disk, and randomness.
+struct NewLife {
+    clock: Clock,
+    generation: u64,
+    seed: [u8; 32],
 }
 
 /// The daemon.
@@ -146,10 +156,13 @@ impl Daemon {
         let addresses = self.addresses(&stored.options)?;
         let sockets = Sockets::bind(addresses.listen)?;
         let addresses = addresses.with_bound_port(sockets.addr.port());
-        let trust = Trust::load(self.me, Arc::clone(&self.state), stored, SystemTime::now())?;
+        let path = lock(&self.state).cluster_path();
+        let trust = Trust::load(self.me, Arc::clone(&self.state), stored, SystemTime::now())
+            .map_err(|source| RunError::Membership { path, source: Box::new(source) })?;
+        let life = self.new_life().map_err(RunError::Internal)?;
         let mut contacts = lock(&self.state).contacts();
         contacts.extend(self.resolve(&self.settings.join_remotes).await.0);
-        self.start(trust, sockets, addresses, contacts).await.map_err(|problem| RunError::Internal(problem.detail))?;
+        self.start(trust, sockets, addresses, contacts, life);
         Ok(())
     }
 
@@ -189,9 +202,10 @@ impl Daemon {
         let (sockets, addresses) = self.bind(&options)?;
         let now = SystemTime::now();
         let new = trust::found(self.me, options, cert_expiry, now).map_err(internal)?;
+        let life = self.new_life().map_err(internal)?;
         let trust = self.commit(new)?;
         let cluster_id = trust.stored().cluster_id;
-        let membership = self.start(trust, sockets, addresses, Vec::new()).await?;
+        let membership = self.start(trust, sockets, addresses, Vec::new(), life);
         let token = |role| match membership.trust.token_text(role) {
             Ok(Some(token)) => Ok(token),
             Ok(None) => Err(internal("a new cluster has no token")),
@@ -237,11 +251,14 @@ impl Daemon {
             }
             JoinError::Trust(error) => internal(error),
         })?;
-        let trust = self.commit(new)?;
-        let cluster_id = trust.stored().cluster_id;
         contacts.push(by);
         contacts.retain(|addr| *addr != addresses.advertise);
-        let membership = self.start(trust, sockets, addresses, contacts).await?;
+        let life = self.new_life().map_err(internal)?;
+        // Before the commit: a member must not forget the way back, whenever it is killed.
+        lock(&self.state).save_contacts(contacts.clone()).map_err(internal)?;
+        let trust = self.commit(new)?;
+        let cluster_id = trust.stored().cluster_id;
+        let membership = self.start(trust, sockets, addresses, contacts, life);
         // The node is a member now, come what may; the first exchange only fills its list.
         let _ = timeout(FIRST_EXCHANGE_DEADLINE, membership.engine.wait(|progress| progress.joined)).await;
         let nodes = count_nodes(&membership.engine).await;
@@ -260,7 +277,18 @@ impl Daemon {
     }
 
     fn commit(&self, new: NewMembership) -> Result<Trust, Problem> {
-        Trust::commit(self.me, Arc::clone(&self.state), new, SystemTime::now()).map_err(internal)
+        Trust::commit(self.me, Arc::clone(&self.state), new, SystemTime::now()).map_err(|error| {
+            // Contacts may be there already. What cannot be removed does no harm: they are of no use without membership.
+            let _ = lock(&self.state).remove_cluster();
+            internal(error)
+        })
+    }
+
+    /// All of a new life that can fail, to be done before a membership is committed.
+    fn new_life(&self) -> Result<NewLife, String> {
+        let clock = Clock::start();
+        let generation = lock(&self.state).next_generation(clock.now().unix_ms / 1_000).map_err(|e| e.to_string())?;
+        Ok(NewLife { clock, generation, seed: random().map_err(|e| e.to_string())? })
     }
 
     /// Addresses of `HOST` or `HOST:PORT`, each once, and what could not be resolved.
@@ -282,17 +310,17 @@ impl Daemon {
         (found, failures)
     }
 
-    async fn start(
+    fn start(
         &self,
         trust: Trust,
         sockets: Sockets,
         addresses: Addresses,
         contacts: Vec<SocketAddr>,
-    ) -> Result<Arc<Membership>, Problem> {
-        let clock = Clock::start();
+        life: NewLife,
+    ) -> Arc<Membership> {
+        let NewLife { clock, generation, seed } = life;
         let now = clock.now();
         let StoredCluster { cluster_id, role, joined_at_ms, options, certificate_expires_at_ms, .. } = trust.stored();
-        let generation = lock(&self.state).next_generation(now.unix_ms / 1_000).map_err(internal)?;
         metrics::certificate_expiry(certificate_expires_at_ms);
         let is_first = contacts.is_empty();
         let node = Node::new(
@@ -310,10 +338,11 @@ impl Daemon {
                     os: std::env::consts::OS.to_owned(),
                     arch: std::env::consts::ARCH.to_owned(),
                     joined_at_ms,
+                    started_generation: generation,
                     left: false,
                 },
-                keyring: trust.keyring().map_err(internal)?,
-                seed: random().map_err(internal)?,
+                keyring: trust.keyring(),
+                seed,
                 contacts,
                 config: self.settings.protocol.clone(),
             },
@@ -332,7 +361,7 @@ impl Daemon {
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
         let membership = Arc::new(Membership { trust, engine, addresses, is_first, stop, tasks });
         self.set_membership(Some(Arc::clone(&membership)));
-        Ok(membership)
+        membership
     }
 
     // ---- leave -------------------------------------------------------------------------------------------------------
@@ -456,18 +485,26 @@ fn parse_cert_expiry(text: &str) -> Result<Duration, Problem> {
     Ok(expiry)
 }
 
-/// Keeps contacts on the disk, the certificate fresh, and managers' tokens equal.
+/// Keeps contacts on the disk, the certificate fresh, and managers' tokens equal: every so often, and soon after members
+/// have changed.
 async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut stop: watch::Receiver<bool>) {
     let mut saved = Vec::new();
-    let mut looks = 0_u32;
-    loop {
-        // At start this waits for somebody to compare with.
-        let pause = if looks == 0 { Duration::from_secs(1) } else { MAINTENANCE_INTERVAL };
+    let mut agreed_with = Vec::new();
+    let mut seen = 0;
+    for look in 0_u32.. {
+        let changed = async {
+            match engine.wait(|progress| progress.changes > seen).await {
+                Ok(_) => sleep(SETTLE_PAUSE).await,
+                Err(_) => pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep(pause) => {}
+            () = changed => {}
+            () = sleep(MAINTENANCE_INTERVAL) => {}
         }
+        seen = engine.progress().changes;
         save_contacts(&engine, &state, &mut saved).await;
         if trust.is_renewal_due(SystemTime::now()) {
             match admission::renew(&trust, &engine).await {
@@ -476,10 +513,14 @@ async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut sto
             }
             metrics::certificate_expiry(trust.stored().certificate_expires_at_ms);
         }
-        if trust.role() == Role::Manager && looks.is_multiple_of(MANAGER_SYNC_EVERY) {
-            admission::sync_managers(&trust, &engine).await;
+        if trust.role() == Role::Manager {
+            let managers = engine.query(Node::managers).await.unwrap_or_default();
+            if (managers != agreed_with || look.is_multiple_of(MANAGER_SYNC_EVERY))
+                && admission::sync_managers(&trust, &engine).await.is_empty()
+            {
+                agreed_with = managers;
+            }
         }
-        looks = looks.wrapping_add(1);
     }
 }
 

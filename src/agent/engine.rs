@@ -24,7 +24,7 @@ use tokio::time::sleep_until;
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::{metrics, unix_ms};
-use crate::node::{Command, Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer};
+use crate::node::{Command, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Peer};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 
@@ -51,6 +51,8 @@ pub(super) struct Progress {
     pub joined: bool,
     /// A leave is over: acknowledged or not.
     pub left: Option<bool>,
+    /// How often members have come, gone or moved.
+    pub changes: u64,
 }
 
 /// The protocol task has ended.
@@ -310,6 +312,10 @@ impl Task {
             Event::Member { cause, old, new, .. } => {
                 let Some(member) = new.as_deref().or(old.as_deref()) else { return };
                 let hostname = member.record.as_ref().map_or("-", |record| record.hostname.as_str());
+                let place = |member: &Member| (member.status, member.swim.identity);
+                if old.as_deref().map(place) != new.as_deref().map(place) {
+                    self.progress.send_modify(|progress| progress.changes += 1);
+                }
                 let before = old.as_ref().map_or("unknown", |old| old.status.word());
                 let after = new.as_ref().map_or("forgotten", |new| new.status.word());
                 let id = member.swim.identity.id;
@@ -330,9 +336,10 @@ impl Task {
             Event::LeaveDone { acknowledged } => {
                 self.progress.send_modify(|progress| progress.left = Some(acknowledged));
             }
-            Event::IdentityConflict { addr, generation } => tracing::error!(
-                %addr,
+            Event::IdentityConflict { addr, generation, gives_way } => tracing::error!(
+                addr = addr.map(tracing::field::display),
                 generation,
+                gives_way,
                 "another node uses this node's id, perhaps from a cloned disk: remove the state directory of one of them and join it again"
             ),
         }

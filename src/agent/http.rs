@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -103,10 +103,39 @@ impl From<Stopped> for Problem {
     }
 }
 
-/// An empty body is the request with nothing in it.
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
-    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| ProblemKind::BadRequest.problem(format!("request body: {error}")))
+/// What axum itself refuses, as a problem with axum's status.
+fn rejected(status: StatusCode, text: String) -> Problem {
+    Problem { status: status.as_u16(), ..ProblemKind::BadRequest.problem(text) }
+}
+
+/// A request's body: a JSON object. An empty body is the request with nothing in it.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Daemon>> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, daemon: &Arc<Daemon>) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, daemon).await.map_err(|e| rejected(e.status(), e.body_text()))?;
+        let bad = |error: String| ProblemKind::BadRequest.problem(format!("request body: {error}"));
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // serde would take an array for an object, field by field.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(bad("expected a JSON object".to_owned()));
+        }
+        serde_json::from_slice(bytes).map(Self).map_err(|error| bad(error.to_string()))
+    }
+}
+
+/// The variable part of a path.
+struct Named(String);
+
+impl FromRequestParts<Arc<Daemon>> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, daemon: &Arc<Daemon>) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, daemon).await;
+        path.map(|Path(name)| Self(name)).map_err(|e| rejected(e.status(), e.body_text()))
+    }
 }
 
 #[derive(OpenApi)]
@@ -319,7 +348,7 @@ async fn list_members(
 /// One node: an id, the unique beginning of one, a unique host name, or `self`.
 #[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path)),
     responses((status = 200, body = Member), (status = "default", body = Problem)))]
-async fn get_member(State(daemon): App, Path(reference): Path<String>) -> Answer<Member> {
+async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Member> {
     let membership = daemon.member()?;
     find(members(&membership).await?.members, &reference).map(Json)
 }
@@ -383,22 +412,22 @@ async fn metrics_text(State(daemon): App) -> Response {
 /// Found a cluster with this node as its first manager.
 #[utoipa::path(post, path = "/v1/cluster/init", request_body = InitRequest,
     responses((status = 200, body = InitResponse), (status = "default", body = Problem)))]
-async fn init(State(daemon): App, _: MayWrite, bytes: Bytes) -> Answer<InitResponse> {
-    uncancelled(async move { daemon.init(body(&bytes)?).await }).await
+async fn init(State(daemon): App, _: MayWrite, Body(request): Body<InitRequest>) -> Answer<InitResponse> {
+    uncancelled(async move { daemon.init(request).await }).await
 }
 
 /// Join a cluster.
 #[utoipa::path(post, path = "/v1/cluster/join", request_body = JoinRequest,
     responses((status = 200, body = JoinResponse), (status = "default", body = Problem)))]
-async fn join(State(daemon): App, _: MayWrite, bytes: Bytes) -> Answer<JoinResponse> {
-    uncancelled(async move { daemon.join(body(&bytes)?).await }).await
+async fn join(State(daemon): App, _: MayWrite, Body(request): Body<JoinRequest>) -> Answer<JoinResponse> {
+    uncancelled(async move { daemon.join(request).await }).await
 }
 
 /// Leave the cluster for good.
 #[utoipa::path(post, path = "/v1/cluster/leave", request_body = LeaveRequest,
     responses((status = 200, body = LeaveResponse), (status = "default", body = Problem)))]
-async fn leave(State(daemon): App, _: MayWrite, bytes: Bytes) -> Answer<LeaveResponse> {
-    uncancelled(async move { daemon.leave(body::<LeaveRequest>(&bytes)?.force).await }).await
+async fn leave(State(daemon): App, _: MayWrite, Body(request): Body<LeaveRequest>) -> Answer<LeaveResponse> {
+    uncancelled(async move { daemon.leave(request.force).await }).await
 }
 
 /// Runs a change of membership to its end, even if the caller hangs up: half a change is none.
@@ -440,16 +469,21 @@ async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> 
 /// One join token. Managers only, and only for callers that may write.
 #[utoipa::path(get, path = "/v1/join-tokens/{role}", params(("role" = Role, Path)),
     responses((status = 200, body = JoinToken), (status = "default", body = Problem)))]
-async fn get_token(State(daemon): App, _: MayWrite, Path(role): Path<String>) -> Answer<JoinToken> {
+async fn get_token(State(daemon): App, _: MayWrite, Named(role): Named) -> Answer<JoinToken> {
     token_view(&*daemon.member()?, parse_role(&role)?, Vec::new()).map(Json)
 }
 
 /// Replace or revoke a join token. Members are not affected.
 #[utoipa::path(post, path = "/v1/join-tokens/{role}/rotate", params(("role" = Role, Path)),
     request_body = RotateRequest, responses((status = 200, body = JoinToken), (status = "default", body = Problem)))]
-async fn rotate_token(State(daemon): App, _: MayWrite, Path(role): Path<String>, bytes: Bytes) -> Answer<JoinToken> {
+async fn rotate_token(
+    State(daemon): App,
+    _: MayWrite,
+    Named(role): Named,
+    Body(request): Body<RotateRequest>,
+) -> Answer<JoinToken> {
     let role = parse_role(&role)?;
-    let RotateRequest { expires, max_uses, revoke } = body(&bytes)?;
+    let RotateRequest { expires, max_uses, revoke } = request;
     let expires_at_ms = match expires {
         None => None,
         Some(text) => {

@@ -76,8 +76,13 @@ pub enum RunError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// The stored membership.
-    #[error("stored membership: {0}")]
-    Membership(#[from] TrustError),
+    #[error("{} cannot be used: {source}; restore it from a backup, or remove it and join again", .path.display())]
+    Membership {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: Box<TrustError>,
+    },
     /// An address of the stored membership cannot be had.
     #[error(transparent)]
     Address(#[from] addr::AddrError),
@@ -104,7 +109,7 @@ impl RunError {
         match self {
             Self::Config(_) => 78,
             Self::Socket(SocketError::Group(_)) => 78,
-            Self::Membership(_) | Self::State(StateError::Damaged { .. }) => 65,
+            Self::Membership { .. } | Self::State(StateError::Damaged { .. }) => 65,
             Self::State(StateError::InUse(_)) | Self::Socket(SocketError::InUse(_)) => 69,
             Self::Bind(_) | Self::Address(_) | Self::Metrics { .. } => 69,
             Self::State(StateError::Io { .. }) | Self::Socket(SocketError::Io { .. } | SocketError::NotASocket(_)) => {

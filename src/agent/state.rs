@@ -201,6 +201,11 @@ impl StateDir {
         Ok(())
     }
 
+    /// Where the membership is stored.
+    pub(super) fn cluster_path(&self) -> PathBuf {
+        self.path.join(CLUSTER_FILE)
+    }
+
     /// The membership, if this node is in a cluster.
     ///
     /// # Errors

@@ -6,12 +6,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use super::ca::{Authority, CaError, Issued, NodeKey, ca_digest, random, verify};
+use rustls::pki_types::CertificateDer;
+
+use super::ca::{Authority, CaError, Issued, NodeKey, ca_digest, peer_of, random, verify};
 use super::state::{StateDir, StateError, StoredCluster, StoredKey, StoredManager};
 use super::tls::{self, Configs};
 use super::token::{Refusal, Token, Tokens};
 use super::{rfc3339, unix_ms};
 use crate::api::NodeOptions;
+use crate::node::Peer;
 use crate::record::{ClusterId, NodeId, Role};
 use crate::wire::Keyring;
 use crate::wire::admission::{Admission, ManagerSecrets, TokenRecord, possession};
@@ -32,6 +35,9 @@ pub enum TrustError {
     /// The stored or received key ring is unusable.
     #[error(transparent)]
     Ring(#[from] crate::wire::frame::BadKeyring),
+    /// The certificate is another node's.
+    #[error("its certificate belongs to another node than this one, {0}: was node.json removed or replaced?")]
+    Foreign(NodeId),
     /// Only managers can do that.
     #[error("this node is a worker")]
     NotManager,
@@ -56,6 +62,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 struct Inner {
     stored: StoredCluster,
+    ring: Keyring,
     authority: Option<Authority>,
 }
 
@@ -158,8 +165,12 @@ impl Trust {
             Some(manager) => Some(Authority::load(stored.cluster_id, &manager.ca_key, now)?),
             None => None,
         };
-        keyring(&stored)?;
-        let inner = Mutex::new(Inner { stored, authority });
+        let named = peer_of(&CertificateDer::from(stored.certificate.as_slice()));
+        if named != Some(Peer { id: me, role: stored.role }) {
+            return Err(TrustError::Foreign(me));
+        }
+        let ring = Keyring::new(stored.primary_key, stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)))?;
+        let inner = Mutex::new(Inner { stored, ring, authority });
         Ok(Self { me, state, inner, configs: RwLock::new(Arc::new(configs)) })
     }
 
@@ -195,11 +206,8 @@ impl Trust {
     }
 
     /// The datagram keys.
-    ///
-    /// # Errors
-    /// [`TrustError::Ring`] when they are damaged.
-    pub(super) fn keyring(&self) -> Result<Keyring, TrustError> {
-        keyring(&lock(&self.inner).stored)
+    pub(super) fn keyring(&self) -> Keyring {
+        lock(&self.inner).ring.clone()
     }
 
     /// TLS configurations with the present certificate.
@@ -372,8 +380,4 @@ impl Trust {
         inner.stored = stored;
         Ok(())
     }
-}
-
-fn keyring(stored: &StoredCluster) -> Result<Keyring, TrustError> {
-    Ok(Keyring::new(stored.primary_key, stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)))?)
 }

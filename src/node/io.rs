@@ -132,12 +132,14 @@ pub enum Event {
         /// A member has it.
         acknowledged: bool,
     },
-    /// Another live node seems to use this node's id; this one stops fighting for it for a while.
+    /// Another live node uses this node's id.
     IdentityConflict {
-        /// Where the other one was seen.
-        addr: SocketAddr,
+        /// Where the other one was seen, if it was.
+        addr: Option<SocketAddr>,
         /// Its generation.
         generation: u64,
+        /// This node says nothing for a while; otherwise the other one will.
+        gives_way: bool,
     },
 }
 

@@ -44,7 +44,7 @@ pub use self::identity::Identity;
 pub use self::io::{Cause, Command, Effect, Event, ExchangeError, ExchangeId, Now, Peer, Start};
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
-use self::swim::Foca;
+use self::swim::{Foca, Rival};
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
@@ -111,6 +111,11 @@ pub struct Node {
     resting_gossip: Option<foca::Timer<Identity>>,
     /// When this node renewed its identity lately.
     renewed_us: VecDeque<u64>,
+    /// Where another life of this node's id was seen last.
+    rival_addr: Option<SocketAddr>,
+    rival: Option<Rival>,
+    /// This node has given way to another one with its id.
+    silent: bool,
     size_digits: u32,
     revision: u64,
 }
@@ -119,6 +124,7 @@ impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
         let Start { cluster, id, generation, addr, record, keyring, seed, contacts, config } = start;
+        let record = NodeRecord { started_generation: generation, ..record };
         let mut rng = ChaCha12Rng::from_seed(seed);
         let mut channel_seed = [0_u8; 32];
         rng.fill_bytes(&mut channel_seed);
@@ -165,6 +171,9 @@ impl Node {
             token: None,
             resting_gossip: None,
             renewed_us: VecDeque::new(),
+            rival_addr: None,
+            rival: None,
+            silent: false,
             size_digits: 1,
             revision: 1,
         }
@@ -330,6 +339,7 @@ impl Node {
                 Timer::Want => self.want_timer(now),
                 Timer::Reap => self.reap(now),
                 Timer::LeaveDeadline => self.leave_done(false),
+                Timer::Speak => self.speak(now),
             }
         }
     }

@@ -31,7 +31,10 @@ impl Node {
     /// Takes in a record, from whomever it came. Only the newest of its owner counts.
     pub(super) fn take_record(&mut self, now: Now, envelope: &RecordEnvelope, spread: bool, cause: Cause) {
         let owner = envelope.owner;
-        if owner == self.identity().id || !self.table.is_record_news(envelope) {
+        if owner == self.identity().id {
+            return self.heard_of_rival(now, envelope);
+        }
+        if !self.table.is_record_news(envelope) {
             return;
         }
         match self.table.apply_record(now.unix_ms, envelope.clone()) {

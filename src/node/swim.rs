@@ -7,6 +7,7 @@
 //!   rate, and persisted before a datagram carries it.
 //! * Every packet that foca sends leaves through [`Node::send`], with records in the room that is left.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use foca::{Header, Member as Update, Message, NoCustomBroadcast, Notification, Runtime};
@@ -18,16 +19,18 @@ use super::table::Swim;
 use super::timers::Timer;
 use super::{Cause, Config, Effect, Event, Node, Now};
 use crate::node::stats::Kind;
-use crate::record::{NodeId, Status};
+use crate::record::{NodeId, NodeRecord, Status};
 use crate::wire::DropCause;
-use crate::wire::datagram::Writer;
+use crate::wire::datagram::{RecordEnvelope, Writer};
 use crate::wire::exchange::Liveness;
 
 pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
 
-/// Renewals allowed in [`RENEWALS_WINDOW_US`]; more than that is a fight with another node over one id.
+/// Renewals allowed in [`FIGHT_WINDOW_US`].
 const RENEWALS_MAX: usize = 8;
-const RENEWALS_WINDOW_US: u64 = 60_000_000;
+const FIGHT_WINDOW_US: u64 = 60_000_000;
+/// How long a node that gave way says nothing, before it looks whether the other is still there.
+const SILENCE_US: u64 = 300_000_000;
 
 pub(super) fn start(identity: Identity, config: &Config, rng: ChaCha12Rng) -> Foca {
     Foca::new(identity, config.foca(1), rng, SwimCodec)
@@ -52,6 +55,15 @@ const fn kind_of(message: &Message<Identity>) -> Kind {
         Message::Gossip | Message::Broadcast => Kind::Gossip,
         Message::TurnUndead => Kind::TurnUndead,
     }
+}
+
+/// Another process that writes records of this node's id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rival {
+    /// The generation it started with.
+    started: u64,
+    /// This node's generation after it was first heard of.
+    answered: u64,
 }
 
 /// What foca asked for during one call.
@@ -182,12 +194,16 @@ impl Node {
         if let Some(packet) = packet {
             writer.swim(packet);
         }
+        // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
+        if kind == Kind::TurnUndead {
+            writer.records(self.table.envelope(to.id).into_iter());
+        }
         self.add_rumours(&mut writer);
         self.send_payload(to, kind, writer);
     }
 
     pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, writer: Writer) {
-        if writer.is_empty() {
+        if writer.is_empty() || self.silent {
             return;
         }
         if let Ok(bytes) = self.channel.seal(to.id, &writer.finish()) {
@@ -232,7 +248,12 @@ impl Node {
         }
         match message {
             Message::TurnUndead => {
-                self.declared_down(now, *src);
+                // A life that another has taken the place of has nothing to say any more.
+                let outranked =
+                    self.table.get(src.id).is_some_and(|m| foca::Identity::win_addr_conflict(&m.swim.identity, src));
+                if !outranked {
+                    self.declared_down(now, *src);
+                }
                 return Ok(kind);
             }
             Message::Ack(probe) => self.probe_answered(now, *probe, src.id),
@@ -289,7 +310,7 @@ impl Node {
     /// Others talk about this node.
     pub(super) fn heard_of_self(&mut self, now: Now, swim: Swim) {
         let me = self.identity();
-        if self.leaving {
+        if self.leaving || self.silent {
             return;
         }
         if swim.identity == me {
@@ -303,13 +324,58 @@ impl Node {
             }
         } else if swim.identity.generation >= me.generation {
             // A life that this one does not remember (an older disk was restored), or another node with this id.
+            if swim.identity.addr != me.addr {
+                self.rival_addr = Some(swim.identity.addr);
+            }
             self.renew(now, swim.identity);
         }
     }
 
+    /// A record of this node's id that this process did not write, of a generation above the one it started with.
+    ///
+    /// It may be a life that an older disk does not remember: this node goes above it, and that is the end. If the same
+    /// process then goes above this node, it lives: two nodes have one id (a cloned disk). The one that was started later
+    /// stays, the other falls silent; both report it.
+    pub(super) fn heard_of_rival(&mut self, now: Now, envelope: &RecordEnvelope) {
+        let generation = envelope.version.generation;
+        let mine = self.record.started_generation;
+        if self.leaving || self.silent || generation <= mine {
+            return;
+        }
+        let Ok(NodeRecord { started_generation: theirs, .. }) = envelope.record() else { return };
+        if theirs == mine {
+            return;
+        }
+        let me = self.identity();
+        if generation > me.generation {
+            self.renew(now, Identity { generation, ..me });
+        }
+        let first = self.rival.filter(|rival| rival.started == theirs);
+        let is_alive = first.is_some_and(|rival| generation > rival.answered);
+        if first.is_none() {
+            self.rival = Some(Rival { started: theirs, answered: self.identity().generation });
+        }
+        let gives_way = is_alive && theirs > mine;
+        if gives_way || (first.is_none() && theirs < mine) {
+            self.effect(Effect::Event(Event::IdentityConflict { addr: self.rival_addr, generation, gives_way }));
+        }
+        if gives_way {
+            self.silent = true;
+            self.rival = None;
+            self.timers.submit(now.mono_us + SILENCE_US, Timer::Speak);
+        }
+    }
+
+    /// The silence is over: is the other still there?
+    pub(super) fn speak(&mut self, now: Now) {
+        self.silent = false;
+        self.restart_suspicions(now);
+        self.arm_rejoin(now.mono_us);
+    }
+
     /// `by` holds this very life for down and will not listen to it any more.
     fn declared_down(&mut self, now: Now, by: Identity) {
-        if self.leaving {
+        if self.leaving || self.silent {
             return;
         }
         let me = self.identity();
@@ -320,15 +386,8 @@ impl Node {
 
     /// Takes a generation above `seen` and tells everybody.
     fn renew(&mut self, now: Now, seen: Identity) {
-        while self.renewed_us.front().is_some_and(|at| now.mono_us.saturating_sub(*at) > RENEWALS_WINDOW_US) {
-            self.renewed_us.pop_front();
-        }
-        if self.renewed_us.len() >= RENEWALS_MAX {
-            if self.renewed_us.len() == RENEWALS_MAX {
-                // Said once for each window.
-                self.renewed_us.push_back(now.mono_us);
-                self.effect(Effect::Event(Event::IdentityConflict { addr: seen.addr, generation: seen.generation }));
-            }
+        forget_old(&mut self.renewed_us, now);
+        if self.silent || self.renewed_us.len() >= RENEWALS_MAX {
             return;
         }
         self.renewed_us.push_back(now.mono_us);
@@ -354,6 +413,10 @@ impl Node {
                         && member.swim.incarnation == *incarnation
                         && member.swim.liveness == Liveness::Suspect
                 });
+                if self.silent {
+                    // Nobody can have answered.
+                    return;
+                }
                 if !stands {
                     let is_active = self.table.get(member_id.id).is_some_and(|member| member.swim.is_active());
                     self.stats.undead_withheld += u64::from(is_active);
@@ -381,5 +444,11 @@ impl Node {
         if digits != self.size_digits && self.foca.set_config(self.config.foca(size)).is_ok() {
             self.size_digits = digits;
         }
+    }
+}
+
+fn forget_old(times_us: &mut VecDeque<u64>, now: Now) {
+    while times_us.front().is_some_and(|at| now.mono_us.saturating_sub(*at) > FIGHT_WINDOW_US) {
+        times_us.pop_front();
     }
 }

@@ -120,7 +120,7 @@ impl Node {
     }
 
     fn exchange(&mut self, to: SocketAddr, peer: Option<NodeId>, purpose: Purpose, request: &Request) {
-        if self.exchanges.len() >= EXCHANGES_MAX && purpose != Purpose::LeavePush {
+        if self.silent || self.exchanges.len() >= EXCHANGES_MAX && purpose != Purpose::LeavePush {
             return;
         }
         self.exchange_count += 1;
@@ -133,7 +133,7 @@ impl Node {
     pub(super) fn answer(&mut self, now: Now, peer: Peer, request: &[u8]) -> Result<Reply, DecodeError> {
         let request = Request::from_bytes(request)?;
         // Whoever relies on an answer relies on somebody who stays.
-        if self.leaving {
+        if self.leaving || self.silent {
             return Ok(Reply::Leaving);
         }
         match request {
@@ -234,6 +234,9 @@ impl Node {
         let theirs = swim_of(&entry);
         let id = entry.id;
         if id == self.identity().id {
+            if let Some(record) = &entry.record {
+                self.take_record(now, record, false, Cause::Exchange);
+            }
             return self.heard_of_self(now, theirs);
         }
         if !is_usable(entry.addr) {

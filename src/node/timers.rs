@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Reap,
     /// Nobody has acknowledged the leave.
     LeaveDeadline,
+    /// The silence after a fight over this node's id is over.
+    Speak,
 }
 
 /// Deadlines in order of time, then of submission.

@@ -213,6 +213,7 @@ pub(crate) mod tests {
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             joined_at_ms: 1_520_863_886_000,
+            started_generation: 7,
             left: false,
         }
     }
@@ -224,7 +225,7 @@ pub(crate) mod tests {
     #[test]
     fn golden_record_body() {
         let hex: String = envelope(1).body.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a6201000000");
+        assert_eq!(hex, "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a620100000700");
     }
 
     /// Old and new writer against old and new reader: a format 2 that appends a field.
@@ -278,6 +279,7 @@ pub(crate) mod tests {
             os: "o".repeat(64),
             arch: "a".repeat(64),
             joined_at_ms: u64::MAX,
+            started_generation: u64::MAX,
             ..sample()
         };
         let envelope =

@@ -72,7 +72,7 @@ pub enum Reply {
     Members(Vec<MemberEntry>),
     /// Taken in.
     Done,
-    /// Not taken in: the answerer is about to leave. Ask another.
+    /// Not taken in: the answerer is about to leave, or has given way to another node with its id. Ask another.
     Leaving,
 }
 

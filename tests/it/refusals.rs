@@ -274,7 +274,7 @@ fn a_disk_that_became_read_only_is_told() {
     };
     let make_writable = || inside(&["umount"]);
     make_read_only();
-    node.ctl(&["init"]).refused(1, &["cannot write", "cluster.json", "Read-only file system"]);
+    node.ctl(&["init"]).refused(1, &["cannot write", "node.json", "Read-only file system"]);
     assert_eq!(names(&dir), ["lock", "node.json"]);
     assert_eq!(node.own().cluster, None);
     make_writable();

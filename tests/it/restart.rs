@@ -124,7 +124,6 @@ fn one_address_that_still_holds_is_enough() {
 }
 
 #[test]
-#[ignore = "known: the node that gives way reports it, the one that stays does not, and others are accused meanwhile"]
 fn a_cloned_disk_is_reported_on_both() {
     let mut nodes = cluster(&["a", "b", "original"]);
     let id = nodes[2].id();

@@ -207,8 +207,12 @@ impl World {
             }
             Event::LeaveDone { .. } => self.host_mut(observer).done = true,
             Event::Joined { .. } => {}
-            Event::IdentityConflict { addr, generation } => {
-                self.checks.that("no identity conflict", false, || format!("{observer}: {generation} at {addr}"));
+            Event::IdentityConflict { addr, generation, gives_way } => {
+                let is_real = self.rivals.contains(&observer);
+                self.checks.that("no identity conflict without a clone", is_real, || {
+                    format!("{observer}: {generation} at {addr:?}")
+                });
+                self.conflicts.push((observer, gives_way));
             }
         }
     }

@@ -8,7 +8,7 @@
 
 mod events;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use gossipd::node::{Command, Config, Node, Start};
@@ -87,6 +87,9 @@ pub struct World {
     trace: Trace,
     checks: Checks,
     sightings: Vec<Sighting>,
+    /// Hosts that share an id with another.
+    rivals: BTreeSet<HostId>,
+    conflicts: Vec<(HostId, bool)>,
     sent: Sent,
 }
 
@@ -119,6 +122,8 @@ impl World {
             trace: Trace::default(),
             checks: Checks::default(),
             sightings: Vec::new(),
+            rivals: BTreeSet::new(),
+            conflicts: Vec::new(),
             sent: Sent::default(),
         }
     }
@@ -233,6 +238,25 @@ impl World {
         self.net.attach(self.luck, id);
         self.start(id);
         id
+    }
+
+    /// Adds a machine with a copy of the disk of `host`, and starts a node on it: two live nodes with one id.
+    pub fn spawn_clone(&mut self, host: HostId) -> HostId {
+        let id = HostId::new(self.hosts.len());
+        let addr = self.new_address();
+        let Host { node_id, role, contacts, disk, .. } = self.host(host);
+        let mut clone = Host::new(*node_id, *role, addr, contacts.clone());
+        clone.disk = *disk;
+        self.hosts.push(clone);
+        self.rivals.extend([host, id]);
+        self.net.attach(self.luck, id);
+        self.start(id);
+        id
+    }
+
+    /// Who reported another node with its id, in order, and whether it then gave way.
+    pub fn conflicts(&self) -> &[(HostId, bool)] {
+        &self.conflicts
     }
 
     /// Ends the node on `host` at once, without a word.
