@@ -130,7 +130,7 @@ fn files_and_functions_stay_small() {
             .iter()
             .any(|start| line.trim_start().starts_with(start));
             match &open {
-                None if is_function && line.ends_with('{') || is_function && line.ends_with('(') => {
+                None if is_function && line.ends_with(['{', '(']) => {
                     open = Some((line.trim().to_owned(), number, indent));
                 }
                 Some((title, from, depth)) if indent == *depth && line.trim_start() == "}" => {
