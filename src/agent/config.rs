@@ -1,4 +1,4 @@
-//! Configuration in two stages: what was typed ([`File`], [`Overrides`]), then what is valid ([`Settings`]).
+//! Configuration in two stages: what was typed (`File`, [`Overrides`]), then what is valid ([`Settings`]).
 //!
 //! Strength rises: built-in default, file, environment, flag. An unknown key is an error; so is a value out of range.
 //! Nothing is bound, opened or made before all of it is valid.

@@ -12,7 +12,7 @@
 //! | `socket`, `http` | the local API |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
-//! contacts); the API server. All run on one thread; they share the [`Trust`](trust::Trust) behind short locks and
+//! contacts); the API server. All run on one thread; they share `trust::Trust` behind short locks and
 //! reach the engine through a bounded channel. Each may be stopped at any await: what must survive is on the disk
 //! before it counts.
 
