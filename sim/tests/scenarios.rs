@@ -269,13 +269,15 @@ fn half_of_all_leave_at_once_and_nobody_suspects_a_failure() {
 
 #[test]
 fn a_cluster_forms_two_seconds_after_its_only_contact_is_back() {
-    let (mut world, hosts) = cluster(Setup::new(1), 16);
-    world.crash(hosts[0]);
-    hosts[1..].iter().for_each(|host| world.restart(*host));
-    world.run_for(60 * SECOND);
-    world.restart(hosts[0]);
-    settle(&mut world, 2 * SECOND);
-    assert_sound(&mut world);
+    for seed in 1..=8 {
+        let (mut world, hosts) = cluster(Setup::new(seed), 16);
+        world.crash(hosts[0]);
+        hosts[1..].iter().for_each(|host| world.restart(*host));
+        world.run_for(60 * SECOND);
+        world.restart(hosts[0]);
+        settle(&mut world, 2 * SECOND);
+        assert_sound(&mut world);
+    }
 }
 
 #[test]
@@ -322,4 +324,16 @@ fn of_two_nodes_with_one_id_the_later_stays_and_both_report_it() {
         }
         assert_sound(&mut world);
     }
+}
+
+#[test]
+fn a_restarted_node_that_knows_nobody_is_found_by_those_who_knew_it() {
+    let (mut world, hosts) = cluster(Setup::new(1), 16);
+    // Long enough that comparisons have become rare.
+    world.run_for(120 * SECOND);
+    let at_us = world.now_us();
+    world.restart(hosts[0]);
+    settle(&mut world, 2 * SECOND);
+    assert_eq!(seen(&world, at_us, |sighting| sighting.new == Some(Status::Down)), []);
+    assert_sound(&mut world);
 }

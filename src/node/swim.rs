@@ -242,8 +242,13 @@ impl Node {
         if src.id != sender || src.id == me.id || !super::sync::is_usable(src.addr) {
             return Err(DropCause::Malformed);
         }
-        // Meant for an earlier life of this node. An announcement is welcome all the same.
+        // Meant for an earlier life of this node. An announcement is welcome all the same; to anything else the answer is
+        // that there is a new life: the restarted node may know nobody.
         if *dst != me && !(*message == Message::Announce && dst.id == me.id) {
+            if dst.generation < me.generation && *message != Message::TurnUndead && !self.leaving {
+                let src = *src;
+                self.drive(now, |foca, out| foca.announce(src, out));
+            }
             return Ok(kind);
         }
         match message {

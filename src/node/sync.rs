@@ -22,7 +22,9 @@ pub(super) const CONTACTS_MAX: usize = 1_024;
 /// Time to the next comparison after one that found a difference, and after the start, in microseconds.
 pub(super) const SYNC_WAIT_MIN_US: u64 = 1_000_000;
 /// Longest time between two tries to reach anybody while there is nobody, in microseconds.
-const REJOIN_WAIT_MAX_US: u64 = 1_500_000;
+const REJOIN_WAIT_MAX_US: u64 = 1_000_000;
+/// For each active member, this much more time between two tries to reach one that is missing, in microseconds.
+const REJOIN_SHARE_US: u64 = 100_000;
 /// Members that a leaving node tells before it gives up hope of an acknowledgement.
 const LEAVE_PUSHES_MAX: usize = 12;
 /// Exchanges under way at once, at most: each is a TLS connection.
@@ -55,7 +57,12 @@ impl Node {
         let is_alone = !self.connected || self.table.active() == 0;
         let candidates = self.unreached(is_alone);
         let ceiling_us = self.config.sync_interval_ms * 1_000 / 2;
-        let wait_us = if is_alone && !candidates.is_empty() { self.rejoin_wait_us } else { ceiling_us };
+        let wait_us = match (is_alone, candidates.is_empty()) {
+            (true, false) => self.rejoin_wait_us,
+            // All members together try some ten times a second, however many they are.
+            (false, false) => (self.table.active() as u64 * REJOIN_SHARE_US).max(REJOIN_WAIT_MAX_US).min(ceiling_us),
+            (_, true) => ceiling_us,
+        };
         self.rejoin_wait_us = if is_alone {
             self.rejoin_wait_us.saturating_mul(2).min(REJOIN_WAIT_MAX_US)
         } else {
@@ -94,10 +101,9 @@ impl Node {
                 Status::Ready | Status::Suspect if is_alone => {
                     wanted.insert(addr);
                 }
-                Status::Ready | Status::Suspect => {
+                Status::Ready | Status::Suspect | Status::Left => {
                     wanted.remove(&addr);
                 }
-                Status::Left => {}
             }
         }
         wanted.remove(&me);
