@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::ca::{Issued, NodeKey};
@@ -14,19 +15,27 @@ use super::token::Token;
 use super::trust::{NewMembership, Trust, TrustError, admitted};
 use super::{tls, unix_ms};
 use crate::api::NodeOptions;
-use crate::node::Peer;
+use crate::node::{Node, Peer};
 use crate::record::{NodeId, Role};
 use crate::wire::admission::{Admission, Reply, Request, possession};
 
 /// Managers that a worker names.
 const MANAGERS_NAMED: usize = 8;
+/// Managers asked at once for their tokens.
+const MANAGERS_ASKED_AT_ONCE: usize = 8;
 /// Addresses that a joiner tries in all, those that workers name included.
 const REMOTES_MAX: usize = 64;
 
 // ---- answering -------------------------------------------------------------------------------------------------------
 
 /// Answers a request about admission. `peer` is none for strangers.
-pub(super) async fn answer(trust: &Trust, engine: &Engine, me: SocketAddr, peer: Option<Peer>, body: &[u8]) -> Vec<u8> {
+pub(super) async fn answer(
+    trust: &Arc<Trust>,
+    engine: &Engine,
+    me: SocketAddr,
+    peer: Option<Peer>,
+    body: &[u8],
+) -> Vec<u8> {
     let reply = match Request::from_bytes(body) {
         Err(error) => Reply::Refused(format!("{error}; do both nodes run compatible versions of gossipd?")),
         Ok(Request::Managers) => managers(trust, engine, me).await,
@@ -61,33 +70,47 @@ async fn managers(trust: &Trust, engine: &Engine, me: SocketAddr) -> Reply {
 }
 
 async fn join(
-    trust: &Trust,
+    trust: &Arc<Trust>,
     engine: &Engine,
     joiner: NodeId,
     secret: &[u8; 16],
     public_key: [u8; 32],
     proof: &[u8],
 ) -> Reply {
-    let Ok(members) = engine.query(|node| node.entries()).await else {
+    // The secret first: a stranger without one costs no more than this.
+    if let Err(error) = trust.check_secret(secret, SystemTime::now()) {
+        return refused(joiner, error);
+    }
+    let Ok(members) = engine.query(Node::entries).await else {
         return Reply::Refused("the manager is shutting down; try another one".to_owned());
     };
     match trust.admit(joiner, secret, public_key, proof, members, SystemTime::now()) {
         Ok(admission) => {
+            // The other managers are to know of this use before the next one.
+            if trust.is_limited(admission.role) {
+                sync_managers(trust, engine).await;
+            }
             metrics::admission("admitted");
             tracing::info!(node = %joiner, role = %admission.role, "node admitted");
             Reply::Admitted(Box::new(admission))
         }
-        Err(error) => {
-            metrics::admission("refused");
-            tracing::info!(node = %joiner, %error, "join refused");
-            match error {
-                TrustError::Refused(reason) => Reply::Refused(reason),
-                // The manager's own trouble: its log has the details.
-                other => {
-                    tracing::error!(error = %other, "admission failed");
-                    Reply::Refused("the manager cannot admit anybody at present; see its log".to_owned())
-                }
-            }
+        Err(error) => refused(joiner, error),
+    }
+}
+
+fn refused(joiner: NodeId, error: TrustError) -> Reply {
+    metrics::admission("refused");
+    match error {
+        TrustError::Refused(reason) => {
+            // Strangers can cause this line: not above DEBUG. The joiner is told, and the metric counts.
+            tracing::debug!(node = %joiner, reason, "join refused");
+            Reply::Refused(reason)
+        }
+        TrustError::NotManager => Reply::Refused("this node is a worker and admits nobody".to_owned()),
+        // The manager's own trouble: its log has the details.
+        other => {
+            tracing::error!(error = %other, "admission failed");
+            Reply::Refused("the manager cannot admit anybody at present; see its log".to_owned())
         }
     }
 }
@@ -254,9 +277,12 @@ pub(super) async fn sync_managers(trust: &Arc<Trust>, engine: &Engine) -> Vec<No
     let Ok(tokens) = trust.tokens() else { return Vec::new() };
     let request = Request::ManagerSync { tokens: tokens.records().to_vec() };
     let mut asked = JoinSet::new();
+    let at_once = Arc::new(Semaphore::new(MANAGERS_ASKED_AT_ONCE));
     for (id, addr) in managers {
-        let (trust, request) = (Arc::clone(trust), request.clone());
+        let (trust, request, at_once) = (Arc::clone(trust), request.clone(), Arc::clone(&at_once));
         asked.spawn(async move {
+            // Never closed, so always given.
+            let _place = at_once.acquire().await;
             let confirmed = match tokio::time::timeout(Duration::from_secs(5), ask_member(&trust, addr, &request)).await
             {
                 Ok(Ok((peer, Reply::Tokens(theirs)))) => {

@@ -36,6 +36,8 @@ use crate::record::{NodeId, NodeRecord, Role, Status};
 const FIRST_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a host name may take to resolve.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a join may take, all remotes together.
+const JOIN_DEADLINE: Duration = Duration::from_secs(50);
 /// How long a leave may take; the protocol gives up earlier.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two looks at contacts and certificate.
@@ -96,6 +98,7 @@ pub(super) struct Daemon {
     membership: RwLock<Option<Arc<Membership>>>,
     /// Held while membership changes.
     changing: AsyncMutex<()>,
+    is_stopping: watch::Sender<bool>,
 }
 
 fn internal(error: impl std::fmt::Display) -> Problem {
@@ -120,6 +123,7 @@ impl Daemon {
             state: Arc::new(Mutex::new(state)),
             membership: RwLock::new(None),
             changing: AsyncMutex::new(()),
+            is_stopping: watch::Sender::new(false),
         }
     }
 
@@ -160,8 +164,9 @@ impl Daemon {
         let trust = Trust::load(self.me, Arc::clone(&self.state), stored, SystemTime::now())
             .map_err(|source| RunError::Membership { path, source: Box::new(source) })?;
         let life = self.new_life().map_err(RunError::Internal)?;
-        let mut contacts = lock(&self.state).contacts();
-        contacts.extend(self.resolve(&self.settings.join_remotes).await.0);
+        // Configured ones first: the number is limited, and they are what an operator relies on.
+        let mut contacts = self.resolve(&self.settings.join_remotes).await.0;
+        contacts.extend(lock(&self.state).contacts());
         self.start(trust, sockets, addresses, contacts, life);
         Ok(())
     }
@@ -242,7 +247,14 @@ impl Daemon {
             found.retain(|addr| *addr != addresses.advertise && *addr != sockets.addr);
             failures.push(format!("{} (this node itself)", addresses.advertise));
         }
-        let joined = admission::ask_to_join(self.me, token, found, options).await;
+        let asked = admission::ask_to_join(self.me, token, found, options);
+        let joined = tokio::select! {
+            joined = timeout(JOIN_DEADLINE, asked) => joined.unwrap_or_else(|_| {
+                let tried = format!("the join was given up after {} s", JOIN_DEADLINE.as_secs());
+                Err(JoinError::Unreachable(vec![tried]))
+            }),
+            () = self.stopping() => return Err(ProblemKind::Conflict.problem("the daemon is shutting down")),
+        };
         let Joined { membership: new, role, by, mut contacts } = joined.map_err(|error| match error {
             JoinError::Refused { .. } => ProblemKind::Refused.problem(error.to_string()),
             JoinError::Unreachable(tried) => {
@@ -384,16 +396,22 @@ impl Daemon {
         let acknowledged = say_goodbye(&membership).await;
         membership.stop().await;
         self.set_membership(None);
-        let removed = lock(&self.state).remove_cluster();
-        removed.map_err(|error| {
+        membership.trust.retire().map_err(|error| {
             internal(format!("this node has left, but a restart would bring it back into the cluster: {error}"))
         })?;
         tracing::info!(acknowledged, "left the cluster");
         Ok(LeaveResponse { acknowledged })
     }
 
+    /// Returns once the daemon is to stop.
+    async fn stopping(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.is_stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
     /// Ends the tasks of membership; the cluster is not forgotten.
     pub(super) async fn shut_down(&self, goodbye: bool) {
+        self.is_stopping.send_replace(true);
         let _changing = self.changing.lock().await;
         let Some(membership) = self.membership() else { return };
         if goodbye {
@@ -488,6 +506,14 @@ fn parse_cert_expiry(text: &str) -> Result<Duration, Problem> {
 /// Keeps contacts on the disk, the certificate fresh, and managers' tokens equal: every so often, and soon after members
 /// have changed.
 async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = keep_up(&trust, &engine, &state) => {}
+    }
+}
+
+async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     let mut saved = Vec::new();
     let mut agreed_with = Vec::new();
     let mut seen = 0;
@@ -498,25 +524,21 @@ async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut sto
                 Err(_) => pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = changed => {}
-            () = sleep(MAINTENANCE_INTERVAL) => {}
-        }
+        // Nothing to be done when it is time: both lead to a look.
+        let _ = timeout(MAINTENANCE_INTERVAL, changed).await;
         seen = engine.progress().changes;
-        save_contacts(&engine, &state, &mut saved).await;
+        save_contacts(engine, state, &mut saved).await;
         if trust.is_renewal_due(SystemTime::now()) {
-            match admission::renew(&trust, &engine).await {
+            match admission::renew(trust, engine).await {
                 Ok(()) => tracing::info!("certificate renewed"),
-                Err(error) => warn_of_expiry(&trust, &error),
+                Err(error) => warn_of_expiry(trust, &error),
             }
             metrics::certificate_expiry(trust.stored().certificate_expires_at_ms);
         }
         if trust.role() == Role::Manager {
             let managers = engine.query(Node::managers).await.unwrap_or_default();
             if (managers != agreed_with || look.is_multiple_of(MANAGER_SYNC_EVERY))
-                && admission::sync_managers(&trust, &engine).await.is_empty()
+                && admission::sync_managers(trust, engine).await.is_empty()
             {
                 agreed_with = managers;
             }

@@ -220,6 +220,8 @@ impl Task {
                 self.node.handle_timeout(now);
             }
             self.flush();
+            // There is one thread. However many datagrams wait, the API, TCP and signals get their turn.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -243,8 +245,13 @@ impl Task {
         match input {
             Input::Query(read) => read(&self.node),
             Input::Request { peer, body, reply } => {
-                // Whoever asked may have gone.
-                let _ = reply.send(self.node.handle_request(now, peer, &body));
+                let answer = self.node.handle_request(now, peer, &body);
+                // The answer may speak of a generation that is to be stored first. Without one, the asker tries again.
+                self.flush();
+                if self.unpersisted.is_none() {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(answer);
+                }
             }
             Input::Reply { id, outcome } => {
                 let outcome = outcome.as_ref().map(|(peer, body)| (*peer, body.as_slice())).map_err(|error| *error);

@@ -43,6 +43,7 @@ const RENEWALS: &str = "gossipd_identity_renewals_total";
 const REFUTATIONS: &str = "gossipd_refutations_total";
 const UNDEAD_WITHHELD: &str = "gossipd_undead_messages_withheld_total";
 const UPDATES_FILTERED: &str = "gossipd_updates_filtered_total";
+const UPDATES_REFUSED: &str = "gossipd_updates_refused_total";
 const RECORDS_REFUSED: &str = "gossipd_records_refused_total";
 const SWIM_ERRORS: &str = "gossipd_swim_errors_total";
 const EXCHANGES: &str = "gossipd_exchanges_total";
@@ -69,6 +70,7 @@ pub const ALL: &[Metric] = &[
     row(REFUTATIONS, Kind::Counter, &[], "suspicions about this node that it refuted"),
     row(UNDEAD_WITHHELD, Kind::Counter, &[], "suspicions not enforced, as the suspect had refuted"),
     row(UPDATES_FILTERED, Kind::Counter, &[], "membership updates received that were no news"),
+    row(UPDATES_REFUSED, Kind::Counter, &[], "membership updates refused: unusable, implausible or too many"),
     row(RECORDS_REFUSED, Kind::Counter, &[], "node records refused because they break a limit"),
     row(SWIM_ERRORS, Kind::Counter, &[], "errors inside the SWIM library"),
     row(EXCHANGES, Kind::Counter, &["result"], "state exchanges started, failed, answered"),
@@ -133,6 +135,7 @@ pub fn copy_from(node: &Node) {
     counter!(REFUTATIONS).absolute(stats.refutations);
     counter!(UNDEAD_WITHHELD).absolute(stats.undead_withheld);
     counter!(UPDATES_FILTERED).absolute(stats.updates_filtered);
+    counter!(UPDATES_REFUSED).absolute(stats.updates_refused);
     counter!(RECORDS_REFUSED).absolute(stats.records_refused);
     counter!(SWIM_ERRORS).absolute(stats.swim_errors);
     counter!(EXCHANGES, "result" => "started").absolute(stats.exchanges_started);

@@ -1,7 +1,7 @@
 //! TCP on 7946: accepts, limits, hands requests to the protocol task or to admission.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,12 +70,17 @@ struct Place {
 
 impl Place {
     fn take(open: &Arc<Mutex<HashMap<IpAddr, usize>>>, address: IpAddr, in_all: usize) -> Option<Self> {
+        // Whoever has one IPv6 address has its whole /64.
+        let address = match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        };
         let mut counts = lock(open);
-        let count = counts.entry(address).or_default();
-        if in_all >= CONNECTIONS_MAX || *count >= CONNECTIONS_PER_ADDRESS_MAX {
+        let count = counts.get(&address).copied().unwrap_or_default();
+        if in_all >= CONNECTIONS_MAX || count >= CONNECTIONS_PER_ADDRESS_MAX {
             return None;
         }
-        *count += 1;
+        counts.insert(address, count + 1);
         drop(counts);
         Some(Self { open: Arc::clone(open), address })
     }
@@ -96,7 +101,7 @@ impl Drop for Place {
 /// Whether the connection carried a request that was answered.
 async fn handle(tcp: TcpStream, from: SocketAddr, service: &Service) -> bool {
     let config = Arc::clone(&service.trust.configs().server);
-    let request = match Request::read(tcp, config).await {
+    let mut request = match Request::read(tcp, config).await {
         Ok(request) => request,
         Err(error) => {
             tracing::debug!(%from, %error, "connection refused");
@@ -107,7 +112,7 @@ async fn handle(tcp: TcpStream, from: SocketAddr, service: &Service) -> bool {
         (Topic::Admission, peer) => {
             admission::answer(&service.trust, &service.engine, service.advertise, peer, &request.body).await
         }
-        (Topic::Exchange, Some(peer)) => match service.engine.request(peer, request.body.clone()).await {
+        (Topic::Exchange, Some(peer)) => match service.engine.request(peer, std::mem::take(&mut request.body)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 tracing::debug!(%from, peer = %peer.id, %error, "request refused");

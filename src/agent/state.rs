@@ -182,7 +182,11 @@ impl StateDir {
     /// # Errors
     /// [`StateError`]; the old generation stays.
     pub(super) fn next_generation(&mut self, unix_s: u64) -> Result<u64, StateError> {
-        let generation = self.node.generation.saturating_add(1).max(unix_s);
+        let next = self.node.generation.checked_add(1).ok_or_else(|| StateError::Damaged {
+            path: self.path.join(NODE_FILE),
+            reason: "no generation is left".to_owned(),
+        })?;
+        let generation = next.max(unix_s);
         self.persist_generation(generation)?;
         Ok(generation)
     }
@@ -285,7 +289,12 @@ fn write(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), StateErro
         let _ = remove_file(&beside);
         return Err(StateError::Io { action: "write", path, source });
     }
-    sync_dir(dir)
+    // The new content is in place. If the directory cannot be synced, a power cut may bring the old one back; to say that
+    // the write failed would be worse: memory and disk would differ from now on.
+    if let Err(error) = sync_dir(dir) {
+        tracing::warn!(%error, "a write may not survive a power cut");
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

@@ -27,8 +27,10 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a stranger's request may take: it is short.
 const STRANGER_DEADLINE: Duration = Duration::from_secs(3);
-/// Largest message from a member: the state of a cluster of 65,536 nodes.
-const MEMBER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest reply from a member: the state of a cluster of 65,536 nodes.
+const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest request of a member: one push.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest message from a stranger: a join request.
 const STRANGER_BYTES_MAX: usize = 1_024;
 
@@ -172,7 +174,7 @@ impl Connection {
     /// [`StreamError`].
     pub(super) async fn ask(mut self, topic: Topic, request: &[u8]) -> Result<Vec<u8>, StreamError> {
         write_message(&mut self.stream, topic, request).await?;
-        let (answered, reply) = read_message(&mut self.stream, MEMBER_BYTES_MAX, MESSAGE_DEADLINE).await?;
+        let (answered, reply) = read_message(&mut self.stream, REPLY_BYTES_MAX, MESSAGE_DEADLINE).await?;
         // The reply is here; how the connection ends does not matter any more.
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
         if answered == topic {
@@ -210,7 +212,7 @@ impl Request {
             Some(certificate) => Some(peer_of(certificate).ok_or(StreamError::NoPeer)?),
         };
         let (cap, deadline) = match peer {
-            Some(_) => (MEMBER_BYTES_MAX, MESSAGE_DEADLINE),
+            Some(_) => (REQUEST_BYTES_MAX, MESSAGE_DEADLINE),
             None => (STRANGER_BYTES_MAX, STRANGER_DEADLINE),
         };
         let (topic, body) = read_message(&mut stream, cap, deadline).await?;

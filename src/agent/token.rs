@@ -116,7 +116,7 @@ pub enum Refusal {
 }
 
 fn uses(record: &TokenRecord) -> u32 {
-    record.uses.iter().map(|(_, count)| count).sum()
+    record.uses.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
 /// How many joins are left; none: no limit.

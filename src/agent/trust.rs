@@ -18,7 +18,7 @@ use crate::node::Peer;
 use crate::record::{ClusterId, NodeId, Role};
 use crate::wire::Keyring;
 use crate::wire::admission::{Admission, ManagerSecrets, TokenRecord, possession};
-use crate::wire::exchange::MemberEntry;
+use crate::wire::exchange::{Liveness, MemberEntry};
 
 /// Membership could not be made, loaded or changed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,9 @@ pub enum TrustError {
     /// The certificate is another node's.
     #[error("its certificate belongs to another node than this one, {0}: was node.json removed or replaced?")]
     Foreign(NodeId),
+    /// This node has left the cluster meanwhile.
+    #[error("this node has left the cluster")]
+    Retired,
     /// Only managers can do that.
     #[error("this node is a worker")]
     NotManager,
@@ -64,6 +67,17 @@ struct Inner {
     stored: StoredCluster,
     ring: Keyring,
     authority: Option<Authority>,
+    /// The node has left: nothing may be stored any more, or it would be a member again after a restart.
+    is_retired: bool,
+}
+
+impl Inner {
+    fn save(&self, state: &SharedState, stored: &StoredCluster) -> Result<(), TrustError> {
+        if self.is_retired {
+            return Err(TrustError::Retired);
+        }
+        Ok(lock(state).save_cluster(stored)?)
+    }
 }
 
 /// This node's membership of one cluster.
@@ -170,7 +184,7 @@ impl Trust {
             return Err(TrustError::Foreign(me));
         }
         let ring = Keyring::new(stored.primary_key, stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)))?;
-        let inner = Mutex::new(Inner { stored, ring, authority });
+        let inner = Mutex::new(Inner { stored, ring, authority, is_retired: false });
         Ok(Self { me, state, inner, configs: RwLock::new(Arc::new(configs)) })
     }
 
@@ -188,6 +202,30 @@ impl Trust {
         let trust = Self::load(me, Arc::clone(&state), stored.clone(), now)?;
         lock(&state).save_cluster(&stored)?;
         Ok(trust)
+    }
+
+    /// Forgets the membership on the disk; nothing is stored from then on.
+    ///
+    /// # Errors
+    /// [`TrustError::State`]; the membership stays on the disk.
+    pub(super) fn retire(&self) -> Result<(), TrustError> {
+        let mut inner = lock(&self.inner);
+        inner.is_retired = true;
+        Ok(lock(&self.state).remove_cluster()?)
+    }
+
+    /// Would this secret admit anybody? Asked before any work is done for a stranger.
+    ///
+    /// # Errors
+    /// [`TrustError::Refused`] is to be told to the joiner.
+    pub(super) fn check_secret(&self, secret: &[u8; 16], now: SystemTime) -> Result<(), TrustError> {
+        self.tokens()?.admit(secret, self.me, unix_ms(now))?;
+        Ok(())
+    }
+
+    /// Is this a token whose uses are limited?
+    pub(super) fn is_limited(&self, role: Role) -> bool {
+        self.tokens().is_ok_and(|tokens| tokens.get(role).is_some_and(|record| record.max_uses.is_some()))
     }
 
     /// What is stored.
@@ -231,6 +269,11 @@ impl Trust {
         if joiner == self.me {
             return Err(TrustError::Refused(format!(
                 "the manager itself has the node id {joiner}: the joiner's state directory is a copy of the manager's; remove it and join again"
+            )));
+        }
+        if members.iter().any(|member| member.id == joiner && member.liveness != Liveness::Down) {
+            return Err(TrustError::Refused(format!(
+                "node {joiner} is a member already and answers: if it has just left, try again in a few seconds; if this machine's state directory is a copy, remove it and join again"
             )));
         }
         if !verify(&public_key, &possession(&self.ca_digest(), joiner), proof) {
@@ -299,7 +342,7 @@ impl Trust {
             ..inner.stored.clone()
         };
         let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
-        lock(&self.state).save_cluster(&stored)?;
+        inner.save(&self.state, &stored)?;
         inner.stored = stored;
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
         Ok(())
@@ -376,7 +419,7 @@ impl Trust {
         let manager = inner.stored.manager.clone().ok_or(TrustError::NotManager)?;
         let manager = StoredManager { tokens: tokens.records().to_vec(), ..manager };
         let stored = StoredCluster { manager: Some(manager), ..inner.stored.clone() };
-        lock(&self.state).save_cluster(&stored)?;
+        inner.save(&self.state, &stored)?;
         inner.stored = stored;
         Ok(())
     }

@@ -189,6 +189,12 @@ impl<'a> Packet<'a> {
         if !rest.is_empty() {
             return Err(DecodeError::Trailing { what: WHAT, left: rest.len() });
         }
+        // foca takes no updates with these, and reads what follows a broadcast as something else.
+        let takes_no_updates =
+            matches!(header.message, WireMessage::Announce | WireMessage::TurnUndead | WireMessage::Broadcast);
+        if takes_no_updates && has_count {
+            return Err(DecodeError::Invalid(WHAT));
+        }
         Ok(Self { header: header.into(), header_bytes, updates, has_count })
     }
 

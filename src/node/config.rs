@@ -15,7 +15,7 @@ const OWN_SHARE_BYTES: usize = 280;
 /// Every constant of the protocol. [`Config::lan`] documents what raising and lowering each does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Largest UDP payload sent or accepted, sealing included.
+    /// Largest UDP payload sent or accepted, sealing included. The same on all nodes of a cluster.
     pub datagram_bytes_max: usize,
     /// Time between two probes of this node.
     pub probe_period_ms: u64,
@@ -99,19 +99,23 @@ impl Config {
         self.datagram_bytes_max.saturating_sub(crate::wire::frame::OVERHEAD_BYTES)
     }
 
+    /// Largest packet that foca writes and reads.
+    pub(super) const fn swim_bytes_max(&self) -> usize {
+        self.payload_bytes_max().saturating_sub(OWN_SHARE_BYTES)
+    }
+
     /// foca's configuration for a cluster of `size` nodes. Explicit integers: foca's own presets use floating point.
     pub(super) fn foca(&self, size: usize) -> foca::Config {
         let digits = u64::from(size.max(1).ilog10()) + 1;
-        let swim_bytes = self.payload_bytes_max().saturating_sub(OWN_SHARE_BYTES);
         foca::Config {
             probe_period: Duration::from_millis(self.probe_period_ms.max(2)),
             probe_rtt: Duration::from_millis(self.probe_rtt_ms.clamp(1, self.probe_period_ms.max(2) - 1)),
             num_indirect_probes: NonZeroUsize::new(self.fanout).unwrap_or(NonZeroUsize::MIN),
             max_transmissions: u8::try_from(4 * digits + 6).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX),
             suspect_to_down_after: Duration::from_millis(self.suspect_timeout_ms.max(1) * digits),
-            // foca must not forget before we do.
-            remove_down_after: Some(Duration::from_secs(self.left_retention_s.max(self.down_retention_s) + 600)),
-            max_packet_size: NonZeroUsize::new(swim_bytes).unwrap_or(NonZeroUsize::MIN),
+            // When a node is forgotten is decided in one place, `Node::reap`.
+            remove_down_after: None,
+            max_packet_size: NonZeroUsize::new(self.swim_bytes_max()).unwrap_or(NonZeroUsize::MIN),
             notify_down_members: true,
             periodic_announce: None,
             periodic_announce_to_down_members: Some(PeriodicParams {

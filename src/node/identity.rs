@@ -27,8 +27,9 @@ impl Identity {
 impl foca::Identity for Identity {
     type Addr = NodeId;
 
+    /// Never by foca: a new generation has to be stored first, and is chosen by `Node`.
     fn renew(&self) -> Option<Self> {
-        Some(Self { generation: self.generation.saturating_add(1), ..*self })
+        None
     }
 
     fn addr(&self) -> NodeId {

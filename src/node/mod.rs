@@ -264,7 +264,7 @@ impl Node {
                 (member.id().id, Swim { identity: *member.id(), incarnation: member.incarnation(), liveness })
             })
             .collect();
-        let ours: BTreeMap<_, _> = self.table.iter_all().map(|member| (member.swim.identity.id, member.swim)).collect();
+        let ours: BTreeMap<_, _> = self.table.iter().map(|member| (member.swim.identity.id, member.swim)).collect();
         let ids: BTreeSet<_> = ours.keys().chain(theirs.keys()).copied().collect();
         ids.into_iter()
             .filter(|id| ours.get(id) != theirs.get(id))
@@ -480,12 +480,15 @@ impl Node {
             .map(|member| member.swim.identity.id)
             .collect();
         for id in expired {
-            if let Some(old) = self.table.hide(id) {
-                self.channel.forget(id);
+            if let Some(old) = self.table.remove(id) {
+                let forget = foca::Timer::RemoveDown(old.swim.identity);
+                self.drive(now, |foca, out| foca.handle_timer(forget, out));
                 self.spread.stop(id);
                 self.tell(Cause::Retention, Some(Box::new(old)), None);
             }
         }
         self.table.remove_parked();
+        let table = &self.table;
+        self.channel.retain_senders(|id| table.knows(id));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::stats::Kind;
+use super::swim::is_plausible;
 use super::table::{Member, Swim};
 use super::timers::Timer;
 use super::{Cause, Node, Now};
@@ -13,6 +14,8 @@ use crate::wire::exchange::Liveness;
 
 /// Time before a missing record is asked for (a rumour may bring it), and between two times, in microseconds.
 const WANT_INTERVAL_US: u64 = 500_000;
+/// Changes of a record within one life, at most: one a microsecond for a hundred years. A higher number is forged.
+const SEQ_MAX: u64 = 1 << 52;
 /// Nodes asked at once, at most.
 const WANTED_AT_ONCE: usize = 16;
 
@@ -31,6 +34,10 @@ impl Node {
     /// Takes in a record, from whomever it came. Only the newest of its owner counts.
     pub(super) fn take_record(&mut self, now: Now, envelope: &RecordEnvelope, spread: bool, cause: Cause) {
         let owner = envelope.owner;
+        if !is_plausible(now, envelope.version.generation) || envelope.version.seq > SEQ_MAX {
+            self.stats.records_refused += 1;
+            return;
+        }
         if owner == self.identity().id {
             return self.heard_of_rival(now, envelope);
         }

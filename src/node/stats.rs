@@ -79,6 +79,8 @@ pub struct Stats {
     pub exchanges_answered: u64,
     /// Updates about members that were no news and never reached foca.
     pub updates_filtered: u64,
+    /// Updates about members refused: an unusable address, a generation far in the future, or too many members.
+    pub updates_refused: u64,
     /// Records refused because they break a limit.
     pub records_refused: u64,
     /// Errors that foca returned. Its state is unchanged then.

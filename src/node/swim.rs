@@ -22,12 +22,14 @@ use crate::node::stats::Kind;
 use crate::record::{NodeId, NodeRecord, Status};
 use crate::wire::DropCause;
 use crate::wire::datagram::{RecordEnvelope, Writer};
-use crate::wire::exchange::Liveness;
+use crate::wire::exchange::{Liveness, MEMBERS_MAX};
 
 pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
 
 /// Renewals allowed in [`FIGHT_WINDOW_US`].
 const RENEWALS_MAX: usize = 8;
+/// How far a generation may be ahead of this node's clock, in seconds: clocks may be wrong by decades.
+const GENERATION_AHEAD_MAX_S: u64 = 1 << 32;
 const FIGHT_WINDOW_US: u64 = 60_000_000;
 /// How long a node that gave way says nothing, before it looks whether the other is still there.
 const SILENCE_US: u64 = 300_000_000;
@@ -64,6 +66,12 @@ pub(super) struct Rival {
     started: u64,
     /// This node's generation after it was first heard of.
     answered: u64,
+}
+
+/// A generation is a time in seconds, or one more than the last: nothing far in the future is believed, or one forged
+/// number would silence its node for ever.
+pub(super) fn is_plausible(now: Now, generation: u64) -> bool {
+    generation <= now.unix_ms / 1_000 + GENERATION_AHEAD_MAX_S
 }
 
 /// What foca asked for during one call.
@@ -197,8 +205,9 @@ impl Node {
         // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
         if kind == Kind::TurnUndead {
             writer.records(self.table.envelope(to.id).into_iter());
+        } else {
+            self.add_rumours(&mut writer);
         }
-        self.add_rumours(&mut writer);
         self.send_payload(to, kind, writer);
     }
 
@@ -235,11 +244,15 @@ impl Node {
     }
 
     pub(super) fn swim_packet(&mut self, now: Now, sender: NodeId, bytes: &[u8]) -> Result<Kind, DropCause> {
+        // What foca would refuse must not reach the table either.
+        if bytes.len() > self.config.swim_bytes_max() {
+            return Err(DropCause::Oversized);
+        }
         let packet = Packet::read(bytes).map_err(|_| DropCause::Malformed)?;
         let Header { src, src_incarnation, dst, message } = &packet.header;
         let kind = kind_of(message);
         let me = self.identity();
-        if src.id != sender || src.id == me.id || !super::sync::is_usable(src.addr) {
+        if src.id != sender || src.id == me.id || !self.is_acceptable(now, src) {
             return Err(DropCause::Malformed);
         }
         // Meant for an earlier life of this node. An announcement is welcome all the same; to anything else the answer is
@@ -273,9 +286,11 @@ impl Node {
         if is_active {
             for (update, raw) in &packet.updates {
                 let swim = swim(update);
-                if swim.identity.id == me.id {
+                if !self.is_acceptable(now, &swim.identity) {
+                    self.stats.updates_refused += 1;
+                } else if swim.identity.id == me.id {
                     about_me.push(swim);
-                } else if super::sync::is_usable(swim.identity.addr) && self.mirror(now, swim, Cause::Gossip) {
+                } else if self.is_wanted(&swim) && self.mirror(now, swim, Cause::Gossip) {
                     kept.push(*raw);
                 } else {
                     self.stats.updates_filtered += 1;
@@ -300,6 +315,19 @@ impl Node {
         Ok(kind)
     }
 
+    /// May anything be believed of such an identity?
+    pub(super) fn is_acceptable(&self, now: Now, identity: &Identity) -> bool {
+        super::sync::is_usable(identity.addr)
+            && is_plausible(now, identity.generation)
+            && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
+    }
+
+    /// That somebody unknown is gone is no news: this node may have forgotten it, and must not learn of it again from
+    /// those that have not yet. A newcomer learns it once.
+    pub(super) fn is_wanted(&self, swim: &Swim) -> bool {
+        swim.is_active() || !self.joined || self.table.knows(swim.identity.id)
+    }
+
     fn probe_answered(&mut self, now: Now, probe: u8, from: NodeId) {
         if let Some((expected, target, sent_us)) = self.ping
             && (expected, target) == (probe, from)
@@ -321,6 +349,8 @@ impl Node {
         if swim.identity == me {
             match swim.liveness {
                 Liveness::Alive => {}
+                // No incarnation is left to refute with.
+                Liveness::Suspect if swim.incarnation.max(self.incarnation) == u16::MAX => self.renew(now, me),
                 // foca refutes: a higher incarnation, told to a few members at once.
                 Liveness::Suspect => {
                     self.drive(now, |foca, out| foca.apply_many(std::iter::once(update(&swim)), true, out));
@@ -428,11 +458,6 @@ impl Node {
                     return;
                 }
                 accused = Some(Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Down });
-            }
-            foca::Timer::RemoveDown(identity) => {
-                if let Some(old) = self.table.remove_if_down(identity) {
-                    self.tell(Cause::Retention, Some(Box::new(old)), None);
-                }
             }
             _ => {}
         }

@@ -25,6 +25,8 @@ pub(super) const SYNC_WAIT_MIN_US: u64 = 1_000_000;
 const REJOIN_WAIT_MAX_US: u64 = 1_000_000;
 /// For each active member, this much more time between two tries to reach one that is missing, in microseconds.
 const REJOIN_SHARE_US: u64 = 100_000;
+/// Members told of in one push.
+const PUSH_MEMBERS_MAX: usize = 4_096;
 /// Members that a leaving node tells before it gives up hope of an acknowledgement.
 const LEAVE_PUSHES_MAX: usize = 12;
 /// Exchanges under way at once, at most: each is a TLS connection.
@@ -144,7 +146,7 @@ impl Node {
         }
         match request {
             Request::Sync { me, digest } => {
-                if me.id != peer.id || !is_usable(me.addr) {
+                if me.id != peer.id || me.liveness != Liveness::Alive {
                     return Err(DecodeError::Invalid("asker"));
                 }
                 self.merge(now, *me, true);
@@ -196,7 +198,7 @@ impl Node {
     }
 
     fn synced(&mut self, now: Now, peer: Peer, theirs: Vec<MemberEntry>) {
-        self.sync_wait_us = SYNC_WAIT_MIN_US;
+        let revision = self.revision;
         let lacking = self.lacking(&theirs);
         let known: Option<SocketAddr> = theirs.iter().find(|entry| entry.id == peer.id).map(|entry| entry.addr);
         for entry in theirs {
@@ -204,14 +206,17 @@ impl Node {
             let broadcast = self.joined;
             self.merge(now, entry, broadcast);
         }
+        // Something was missing here: others may miss it too, and this node more.
+        if self.revision != revision || !self.joined {
+            self.sync_wait_us = SYNC_WAIT_MIN_US;
+        }
         if !self.joined {
             self.joined = true;
             self.effect(Effect::Event(Event::Joined { with: peer.id }));
         }
-        if !lacking.is_empty()
-            && let Some(addr) = known
-        {
-            self.exchange(addr, Some(peer.id), Purpose::Push, &Request::Push { members: lacking });
+        let pushes = known.map_or(&[][..], |_| lacking.as_slice()).chunks(PUSH_MEMBERS_MAX);
+        for (addr, members) in known.into_iter().cycle().zip(pushes) {
+            self.exchange(addr, Some(peer.id), Purpose::Push, &Request::Push { members: members.to_vec() });
         }
         // Others learn of this node through the peer; foca's announcement makes two more packets of it.
         if let Some(member) = self.table.get(peer.id).filter(|member| member.swim.is_active()) {
@@ -239,13 +244,17 @@ impl Node {
     fn merge(&mut self, now: Now, entry: MemberEntry, broadcast: bool) {
         let theirs = swim_of(&entry);
         let id = entry.id;
+        if !self.is_acceptable(now, &theirs.identity) {
+            self.stats.updates_refused += 1;
+            return;
+        }
         if id == self.identity().id {
             if let Some(record) = &entry.record {
                 self.take_record(now, record, false, Cause::Exchange);
             }
             return self.heard_of_self(now, theirs);
         }
-        if !is_usable(entry.addr) {
+        if !self.is_wanted(&theirs) {
             return;
         }
         if let Some(record) = entry.record.filter(|record| record.owner == id) {
@@ -304,22 +313,21 @@ impl Node {
         }
     }
 
-    /// A hash over the active members: lives, incarnations and record versions. Those that are gone are left out, as each node
+    /// A hash over the active members: lives and record versions. Incarnations are left out: under loss they never agree. Those that are gone are left out, as each node
     /// forgets them in its own time.
     fn digest(&self) -> Digest {
-        let mut lives: BTreeMap<NodeId, [u64; 4]> = self
+        let mut lives: BTreeMap<NodeId, [u64; 3]> = self
             .table
             .iter_active()
             .map(|member| {
                 let id = member.swim.identity.id;
                 let version = self.table.envelope(id).map(|envelope| envelope.version).unwrap_or_default();
-                let Swim { identity, incarnation, .. } = member.swim;
-                (id, [identity.generation, incarnation.into(), version.generation, version.seq])
+                (id, [member.swim.identity.generation, version.generation, version.seq])
             })
             .collect();
         let Identity { id, generation, .. } = self.identity();
         let Version { generation: record_generation, seq } = self.envelope.version;
-        lives.insert(id, [generation, self.incarnation.into(), record_generation, seq]);
+        lives.insert(id, [generation, record_generation, seq]);
         let mut context = digest::Context::new(&digest::SHA256);
         for (id, numbers) in lives {
             context.update(id.as_bytes());

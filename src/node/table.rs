@@ -71,8 +71,6 @@ struct Entry {
     member: Option<Member>,
     envelope: Option<RecordEnvelope>,
     record: Option<Arc<NodeRecord>>,
-    /// Past retention: kept as long as foca keeps it, and not shown.
-    hidden: bool,
     /// Its place in [`Table::active`].
     active_at: Option<usize>,
 }
@@ -107,11 +105,6 @@ fn status_of(swim: &Swim, envelope: Option<&RecordEnvelope>, record: Option<&Nod
 impl Table {
     /// Listed members in order of their ids.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.entries.values().filter(|entry| !entry.hidden).filter_map(|entry| entry.member.as_ref())
-    }
-
-    /// Hidden ones too: what foca's list must equal.
-    pub(super) fn iter_all(&self) -> impl Iterator<Item = &Member> {
         self.entries.values().filter_map(|entry| entry.member.as_ref())
     }
 
@@ -168,7 +161,6 @@ impl Table {
             return None;
         }
         let entry = self.entries.entry(update.identity.id).or_default();
-        entry.hidden = false;
         let old = entry.member.clone();
         if old.is_none() && entry.envelope.is_some() {
             self.parked = self.parked.saturating_sub(1);
@@ -201,7 +193,12 @@ impl Table {
         now_ms: u64,
         envelope: RecordEnvelope,
     ) -> Result<Option<Change>, crate::wire::DecodeError> {
-        let record = Arc::new(envelope.record()?);
+        let record = match envelope.record() {
+            Ok(record) => Some(Arc::new(record)),
+            // Written by a later version in a way that this one cannot read: kept and passed on all the same.
+            Err(_) if envelope.is_of_later_format() => None,
+            Err(error) => return Err(error),
+        };
         let owner = envelope.owner;
         if !self.entries.contains_key(&owner) {
             if self.parked >= PARKED_MAX {
@@ -211,10 +208,10 @@ impl Table {
         }
         let entry = self.entries.entry(owner).or_default();
         entry.envelope = Some(envelope);
-        entry.record = Some(Arc::clone(&record));
+        entry.record = record.clone();
         let Some(member) = &mut entry.member else { return Ok(None) };
         let old = member.clone();
-        member.record = Some(record);
+        member.record = record;
         // The record of a life that SWIM has not named yet says nothing about the life that it has.
         let is_of_later_life = entry
             .envelope
@@ -242,24 +239,20 @@ impl Table {
         }
     }
 
-    /// Stops showing a node that is not active; what is known of it stays until foca forgets it too.
-    pub(super) fn hide(&mut self, id: NodeId) -> Option<Member> {
-        let entry = self.entries.get_mut(&id).filter(|entry| !entry.hidden)?;
-        let member = entry.member.clone().filter(|member| !member.swim.is_active())?;
-        entry.hidden = true;
-        Some(member)
+    /// Forgets a node that is not active.
+    pub(super) fn remove(&mut self, id: NodeId) -> Option<Member> {
+        self.get(id).filter(|member| !member.swim.is_active())?;
+        self.entries.remove(&id)?.member
     }
 
-    /// foca forgets `identity` if it holds it for down; so does the table.
-    pub(super) fn remove_if_down(&mut self, identity: &Identity) -> Option<Member> {
-        let entry = self.entries.get(&identity.id)?;
-        let hidden = entry.hidden;
-        let member = entry.member.as_ref()?;
-        if member.swim.identity != *identity || member.swim.is_active() {
-            return None;
-        }
-        let removed = self.entries.remove(&identity.id)?.member;
-        removed.filter(|_| !hidden)
+    /// Is anything known of it?
+    pub(super) fn knows(&self, id: NodeId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// How many are known.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Drops records whose nodes SWIM never named.

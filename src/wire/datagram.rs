@@ -62,6 +62,12 @@ impl RecordEnvelope {
         Ok(record)
     }
 
+    /// Within limits, and of a format that this version does not know?
+    pub fn is_of_later_format(&self) -> bool {
+        self.body.len() <= crate::record::NODE_RECORD_BYTES_MAX
+            && self.body.first().is_some_and(|format| *format > RECORD_FORMAT)
+    }
+
     /// Bytes that the envelope takes inside a section, at most.
     pub fn encoded_len_max(&self) -> usize {
         16 + 9 + 9 + 5 + self.body.len()
@@ -167,6 +173,16 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
         let [kind, high, low] = *header;
         let len = usize::from(u16::from_be_bytes([high, low]));
         let (body, rest) = rest.split_at_checked(len).ok_or(DecodeError::Malformed("section"))?;
+        // One packet and one question each: many small ones would draw many large answers.
+        let is_repeated = out.iter().any(|section| match section {
+            Section::Swim(_) => kind == KIND_SWIM,
+            Section::Records(_) => kind == KIND_RECORDS,
+            Section::Want(_) => kind == KIND_WANT,
+            Section::Unknown(_) => false,
+        });
+        if is_repeated {
+            return Err(DecodeError::Invalid("repeated section"));
+        }
         out.push(match kind {
             KIND_SWIM => Section::Swim(body),
             KIND_RECORDS => Section::Records(records(body)?),

@@ -58,6 +58,8 @@ pub const KEY_BYTES: usize = 32;
 /// Keys a ring may hold at once: the primary, its successor, and enough old ones for slow nodes.
 pub const RING_KEYS_MAX: usize = 8;
 
+/// Senders whose windows are remembered, at most.
+const SENDERS_MAX: usize = 65_536;
 /// Windows remembered for each sender; the one that has accepted least goes first.
 const WINDOWS_PER_SENDER: usize = 4;
 /// Derived opening keys kept ready (direct-mapped); a miss costs one HKDF, about a microsecond.
@@ -95,11 +97,14 @@ pub enum DropCause {
     /// Larger than the cap.
     #[error("oversized")]
     Oversized,
+    /// More senders than a cluster may have.
+    #[error("crowded")]
+    Crowded,
 }
 
 impl DropCause {
     /// All causes, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Short,
         Self::Version,
         Self::Cluster,
@@ -109,6 +114,7 @@ impl DropCause {
         Self::Replayed,
         Self::Malformed,
         Self::Oversized,
+        Self::Crowded,
     ];
 }
 
@@ -368,9 +374,11 @@ impl Channel {
         if header.sender == self.me {
             return Err(DropCause::Reflected);
         }
-        let fresh = self
-            .windows
-            .get(&header.sender)
+        let known = self.windows.get(&header.sender);
+        if known.is_none() && self.windows.len() >= SENDERS_MAX {
+            return Err(DropCause::Crowded);
+        }
+        let fresh = known
             .and_then(|windows| windows.iter().find(|window| window.salt == header.salt))
             .is_none_or(|window| window.is_fresh(header.counter));
         if !fresh {
@@ -395,9 +403,9 @@ impl Channel {
         Ok(Opened { sender: header.sender, payload })
     }
 
-    /// Forgets the replay windows of a node that is gone for good, so that memory follows the cluster's size.
-    pub fn forget(&mut self, sender: NodeId) {
-        self.windows.remove(&sender);
+    /// Forgets the replay windows of all senders but those to `keep`, so that memory follows the cluster's size.
+    pub fn retain_senders(&mut self, keep: impl Fn(NodeId) -> bool) {
+        self.windows.retain(|sender, _| keep(*sender));
     }
 
     fn remember(&mut self, header: &Header) {
