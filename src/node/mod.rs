@@ -492,3 +492,6 @@ impl Node {
         self.channel.retain_senders(|id| table.knows(id));
     }
 }
+
+#[cfg(test)]
+mod tests;

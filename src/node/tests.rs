@@ -1,0 +1,255 @@
+//! What a member that turned bad can say, and what comes of it: nothing that lasts.
+
+use foca::{Codec as _, Header, Member as Update, Message, State};
+
+use super::codec::SwimCodec;
+use super::*;
+use crate::record::{Availability, ClusterId};
+use crate::wire::Keyring;
+use crate::wire::datagram::{Section, Writer, sections};
+use crate::wire::exchange::{MemberEntry, Reply, Request};
+
+const NOW: Now = Now { mono_us: 1_000_000, unix_ms: 1_700_000_000_000 };
+
+fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 16])
+}
+
+fn addr(n: u8) -> SocketAddr {
+    ([10, 0, 0, n], 7946).into()
+}
+
+fn identity(n: u8) -> Identity {
+    Identity { id: id(n), generation: 1_700_000_000, addr: addr(n) }
+}
+
+fn cluster() -> ClusterId {
+    ClusterId::from_bytes([9; 16])
+}
+
+fn ring() -> Keyring {
+    Keyring::new(1, [(1, [7; 32])]).unwrap()
+}
+
+fn record(n: u8) -> NodeRecord {
+    NodeRecord {
+        hostname: format!("n{n}"),
+        role: Role::Worker,
+        availability: Availability::Active,
+        data_path_addr: addr(n).ip(),
+        agent_version: "1".to_owned(),
+        os: "linux".to_owned(),
+        arch: "x86_64".to_owned(),
+        joined_at_ms: 0,
+        started_generation: 1_700_000_000,
+        left: false,
+    }
+}
+
+/// Node 1, and node 2's end of the channel: a real member, free to say what it likes.
+struct Pair {
+    node: Node,
+    member: Channel,
+}
+
+impl Pair {
+    /// Node 1 has joined through node 2.
+    fn new() -> Self {
+        let start = Start {
+            cluster: cluster(),
+            id: id(1),
+            generation: identity(1).generation,
+            addr: addr(1),
+            record: record(1),
+            keyring: ring(),
+            seed: [1; 32],
+            contacts: vec![addr(2)],
+            config: Config::lan(),
+        };
+        let mut node = Node::new(start, NOW);
+        node.handle_timeout(NOW);
+        let sync = drain(&mut node).into_iter().find_map(|effect| match effect {
+            Effect::Exchange { id, .. } => Some(id),
+            _ => None,
+        });
+        let reply = Reply::Members(vec![entry(2, Liveness::Alive)]).to_bytes();
+        node.handle_reply(NOW, sync.unwrap(), Ok((Peer { id: id(2), role: Role::Worker }, &reply)));
+        drain(&mut node);
+        assert!(node.is_joined());
+        Self { node, member: Channel::new(cluster(), id(2), ring(), [2; 32]) }
+    }
+
+    /// Node 2 sends a payload; the effects.
+    fn hear(&mut self, payload: &[u8]) -> Vec<Effect> {
+        let mut datagram = self.member.seal(id(1), payload).unwrap();
+        self.node.handle_datagram(NOW, &mut datagram);
+        assert_eq!(self.node.mirror_errors(), [""; 0]);
+        drain(&mut self.node)
+    }
+
+    fn gossip(&mut self, updates: &[Update<Identity>]) -> Vec<Effect> {
+        self.hear(&swim(Message::Gossip, updates))
+    }
+
+    fn drops(&self, cause: DropCause) -> u64 {
+        self.node.stats().drops().find(|(found, _)| *found == cause).unwrap().1
+    }
+
+    fn status(&self, n: u8) -> Option<Status> {
+        self.node.members().iter().find(|member| member.swim.identity.id == id(n)).map(|member| member.status)
+    }
+}
+
+fn drain(node: &mut Node) -> Vec<Effect> {
+    std::iter::from_fn(|| node.poll_effect()).collect()
+}
+
+fn sends(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).count()
+}
+
+fn entry(n: u8, liveness: Liveness) -> MemberEntry {
+    let Identity { id, generation, addr } = identity(n);
+    let version = Version { generation, seq: 1 };
+    let record = Some(RecordEnvelope::new(id, version, &record(n)));
+    MemberEntry { id, generation, addr, incarnation: 0, liveness, record }
+}
+
+fn packet(message: Message<Identity>, updates: &[Update<Identity>]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let header = Header { src: identity(2), src_incarnation: 0, dst: identity(1), message };
+    SwimCodec.encode_header(&header, &mut packet).unwrap();
+    if !updates.is_empty() {
+        packet.extend_from_slice(&u16::try_from(updates.len()).unwrap().to_be_bytes());
+        updates.iter().for_each(|update| SwimCodec.encode_member(update, &mut packet).unwrap());
+    }
+    packet
+}
+
+fn swim(message: Message<Identity>, updates: &[Update<Identity>]) -> Vec<u8> {
+    let mut writer = Writer::new(4_000);
+    assert!(writer.swim(&packet(message, updates)));
+    writer.finish()
+}
+
+#[test]
+fn a_suspicion_that_leaves_nothing_to_refute_with_is_answered_by_a_stored_generation() {
+    let mut pair = Pair::new();
+    let before = pair.node.identity().generation;
+    let effects = pair.gossip(&[Update::new(identity(1), u16::MAX, State::Suspect)]);
+    let stored = effects.iter().position(|effect| *effect == Effect::PersistGeneration(before + 1));
+    let sent = effects.iter().position(|effect| matches!(effect, Effect::Send { .. }));
+    assert_eq!(pair.node.identity().generation, before + 1);
+    assert!(stored.is_some() && stored < sent, "{stored:?} {sent:?}");
+    assert_eq!(pair.node.stats().renewals, 1);
+}
+
+#[test]
+fn no_forged_number_poisons_a_node() {
+    let mut pair = Pair::new();
+    let far = Identity { generation: u64::MAX, ..identity(1) };
+    pair.gossip(&[Update::new(far, 0, State::Alive), Update::new(far, 0, State::Down)]);
+    assert_eq!(pair.node.identity(), identity(1));
+    let poisoned = Identity { generation: u64::MAX, ..identity(3) };
+    pair.gossip(&[Update::new(poisoned, 0, State::Alive)]);
+    assert_eq!(pair.status(3), None);
+    assert_eq!(pair.node.stats().updates_refused, 3);
+    // The same by a push, and by a record.
+    let entry = MemberEntry { generation: u64::MAX, ..entry(3, Liveness::Alive) };
+    let push = Request::Push { members: vec![entry] }.to_bytes();
+    pair.node.handle_request(NOW, Peer { id: id(2), role: Role::Worker }, &push).unwrap();
+    assert_eq!(pair.status(3), None);
+    let mut writer = Writer::new(1_000);
+    let goodbye = NodeRecord { left: true, ..record(2) };
+    for version in [Version { generation: u64::MAX, seq: 1 }, Version { generation: 1_700_000_000, seq: u64::MAX }] {
+        let forged = RecordEnvelope::new(id(2), version, &goodbye);
+        assert_eq!(writer.records(std::iter::once(&forged)), 1);
+        pair.hear(&std::mem::replace(&mut writer, Writer::new(1_000)).finish());
+    }
+    assert_eq!(pair.status(2), Some(Status::Ready));
+    assert_eq!(pair.node.stats().records_refused, 2);
+}
+
+#[test]
+fn who_was_forgotten_stays_forgotten() {
+    let mut pair = Pair::new();
+    pair.gossip(&[Update::new(identity(3), 0, State::Down)]);
+    let push = Request::Push { members: vec![entry(3, Liveness::Down)] }.to_bytes();
+    pair.node.handle_request(NOW, Peer { id: id(2), role: Role::Worker }, &push).unwrap();
+    assert_eq!(pair.status(3), None);
+    // Known ones do go down.
+    pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
+    pair.gossip(&[Update::new(identity(3), 0, State::Down)]);
+    assert_eq!(pair.status(3), Some(Status::Down));
+}
+
+#[test]
+fn past_retention_a_node_is_forgotten_by_foca_too() {
+    let mut pair = Pair::new();
+    pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
+    pair.gossip(&[Update::new(identity(3), 0, State::Down)]);
+    let later_s = Config::lan().down_retention_s + 20;
+    let later = Now { mono_us: NOW.mono_us + later_s * 1_000_000, unix_ms: NOW.unix_ms + later_s * 1_000 };
+    pair.node.handle_timeout(later);
+    assert_eq!(pair.status(3), None);
+    assert_eq!(pair.node.mirror_errors(), [""; 0]);
+}
+
+#[test]
+fn what_foca_would_refuse_does_not_reach_the_table() {
+    let mut pair = Pair::new();
+    let news = [Update::new(identity(3), 0, State::Alive)];
+    for message in [Message::Announce, Message::Broadcast, Message::TurnUndead] {
+        pair.hear(&swim(message, &news));
+    }
+    assert_eq!(pair.drops(DropCause::Malformed), 3);
+    let many: Vec<_> = (3..40).map(|n| Update::new(identity(n), 0, State::Alive)).collect();
+    pair.hear(&swim(Message::Gossip, &many));
+    assert_eq!(pair.drops(DropCause::Oversized), 1);
+    assert_eq!(pair.node.members().len(), 2);
+}
+
+#[test]
+fn one_datagram_draws_few_answers() {
+    let mut pair = Pair::new();
+    let mut writer = Writer::new(1_100);
+    for _ in 0..32 {
+        writer.want([id(1)].into_iter());
+    }
+    assert_eq!(sends(&pair.hear(&writer.finish())), 0);
+    assert_eq!(pair.drops(DropCause::Malformed), 1);
+    let mut writer = Writer::new(1_100);
+    writer.want([id(1)].into_iter());
+    let effects = pair.hear(&writer.finish());
+    assert_eq!(sends(&effects), 1);
+    let Some(Effect::Send { to, bytes }) = effects.into_iter().next() else { panic!("no datagram") };
+    assert_eq!(to, addr(2));
+    let mut bytes = bytes;
+    let opened = pair.member.open(&mut bytes).unwrap();
+    let told = sections(opened.payload).unwrap();
+    assert!(matches!(&told[..], [Section::Records(records)] if records.len() == 1 && records[0].owner == id(1)));
+}
+
+#[test]
+fn a_record_of_a_later_format_is_kept_and_passed_on() {
+    let mut pair = Pair::new();
+    let later = RecordEnvelope {
+        owner: id(2),
+        version: Version { generation: 1_700_000_000, seq: 5 },
+        body: vec![200, 0xff, 0xff, 0xff],
+    };
+    let mut writer = Writer::new(1_100);
+    writer.records(std::iter::once(&later));
+    pair.hear(&writer.finish());
+    assert_eq!(pair.node.stats().records_refused, 0);
+    let held = pair.node.entries().into_iter().find(|entry| entry.id == id(2)).unwrap();
+    assert_eq!(held.record, Some(later));
+}
+
+#[test]
+fn another_member_may_not_speak_for_the_asker() {
+    let mut pair = Pair::new();
+    let sync = Request::Sync { me: Box::new(entry(3, Liveness::Alive)), digest: None }.to_bytes();
+    assert!(pair.node.handle_request(NOW, Peer { id: id(2), role: Role::Worker }, &sync).is_err());
+    assert_eq!(pair.status(3), None);
+}
