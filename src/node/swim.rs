@@ -441,25 +441,18 @@ impl Node {
 
     pub(super) fn swim_timer(&mut self, now: Now, timer: foca::Timer<Identity>) {
         let mut accused = None;
-        match &timer {
-            foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
-                let stands = self.table.get(member_id.id).is_some_and(|member| {
-                    member.swim.identity == *member_id
-                        && member.swim.incarnation == *incarnation
-                        && member.swim.liveness == Liveness::Suspect
-                });
-                if self.silent {
-                    // Nobody can have answered.
-                    return;
-                }
-                if !stands {
-                    let is_active = self.table.get(member_id.id).is_some_and(|member| member.swim.is_active());
-                    self.stats.undead_withheld += u64::from(is_active);
-                    return;
-                }
-                accused = Some(Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Down });
+        if let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
+            let known = self.table.get(member_id.id).map(|member| member.swim);
+            let suspect = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
+            // Silent, nobody can have answered this node.
+            if self.silent {
+                return;
             }
-            _ => {}
+            if known != Some(suspect) {
+                self.stats.undead_withheld += u64::from(known.is_some_and(|known| known.is_active()));
+                return;
+            }
+            accused = Some(Swim { liveness: Liveness::Down, ..suspect });
         }
         let downs = self.drive(now, |foca, out| foca.handle_timer(timer, out));
         if let Some(down) = accused.filter(|down| downs.contains(&down.identity)) {
