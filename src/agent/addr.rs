@@ -3,9 +3,15 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+/// How long a host name may take to resolve.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// An address that cannot be used. The operator's to mend; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,9 +19,25 @@ pub enum AddrError {
     /// Neither an address nor an interface's name.
     #[error("{0:?} is neither an IP address nor an interface name, each with an optional :PORT (IPv6 as [ADDR]:PORT)")]
     Syntax(String),
-    /// No such interface, or it is without addresses.
+    /// A port where none is used.
+    #[error("{0:?} has a port, and overlay traffic has none here; give the address or the interface alone")]
+    Port(String),
+    /// Not where a member could be asked.
+    #[error(
+        "{0:?} is not where a member could be asked; expected HOST[:PORT] with a host name or an address, such as 10.130.27.207:7946 or swarm1 (IPv6 as [ADDR]:PORT)"
+    )]
+    Remote(String),
+    /// No such interface.
+    #[error("there is no interface {name:?}; interfaces here: {}", list(.candidates))]
+    NoInterface {
+        /// The name given.
+        name: String,
+        /// What could be named instead.
+        candidates: Vec<String>,
+    },
+    /// The interface is without addresses.
     #[error("interface {name:?} has no usable address; interfaces here: {}", list(.candidates))]
-    Interface {
+    NoAddressOn {
         /// The name given.
         name: String,
         /// What could be named instead.
@@ -54,18 +76,6 @@ pub enum AddrError {
         /// What to advertise.
         advertise: IpAddr,
     },
-}
-
-impl AddrError {
-    /// What the operator may choose from.
-    pub fn candidates(&self) -> &[String] {
-        match self {
-            Self::Interface { candidates, .. } | Self::Several { candidates, .. } | Self::Undecided { candidates } => {
-                candidates
-            }
-            Self::Syntax(_) | Self::NoAddress | Self::NotReachable(_) | Self::Families { .. } => &[],
-        }
-    }
 }
 
 fn list(items: &[String]) -> String {
@@ -112,6 +122,79 @@ impl FromStr for AddrSpec {
             return Err(error());
         }
         Ok(Self { host: Host::Interface(name.to_owned()), port })
+    }
+}
+
+impl AddrSpec {
+    /// An address or interface without a port, for overlay traffic.
+    ///
+    /// # Errors
+    /// [`AddrError::Syntax`], [`AddrError::Port`].
+    pub fn without_port(text: &str) -> Result<Self, AddrError> {
+        let spec: Self = text.parse()?;
+        if spec.port.is_some() { Err(AddrError::Port(text.to_owned())) } else { Ok(spec) }
+    }
+
+    /// Checks that this machine has it, as far as it is an interface's name.
+    ///
+    /// # Errors
+    /// [`AddrError`] with what there is.
+    pub fn check(&self, system: &[InterfaceAddr]) -> Result<(), AddrError> {
+        ip_of(self, system).map(drop)
+    }
+}
+
+/// Where a member may be asked: `HOST` or `HOST:PORT`, with a name or an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// An address, and a port if one was given.
+    Ip(IpAddr, Option<u16>),
+    /// A name to be resolved, and a port if one was given.
+    Name(String, Option<u16>),
+}
+
+impl FromStr for Remote {
+    type Err = AddrError;
+
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        let error = || AddrError::Remote(text.to_owned());
+        let port = |port: u16| if port == 0 { Err(error()) } else { Ok(Some(port)) };
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::Ip(ip, None));
+        }
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Ok(Self::Ip(addr.ip(), port(addr.port())?));
+        }
+        if let Some(ip) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return Ok(Self::Ip(ip.parse::<Ipv6Addr>().map_err(|_| error())?.into(), None));
+        }
+        let (name, port) = match text.split_once(':') {
+            Some((name, digits)) => (name, port(digits.parse().map_err(|_| error())?)?),
+            None => (text, None),
+        };
+        // Digits and dots only would be a mistyped address.
+        let is_name = (1..=253).contains(&name.len())
+            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
+            && name.chars().any(char::is_alphabetic);
+        if is_name { Ok(Self::Name(name.to_owned(), port)) } else { Err(error()) }
+    }
+}
+
+impl Remote {
+    /// Its addresses, in the order that the system gives them.
+    ///
+    /// # Errors
+    /// A text: the name could not be resolved.
+    pub async fn resolve(self, default_port: u16) -> Result<Vec<SocketAddr>, String> {
+        let (name, port) = match self {
+            Self::Ip(ip, port) => return Ok(vec![SocketAddr::new(ip, port.unwrap_or(default_port))]),
+            Self::Name(name, port) => (name, port.unwrap_or(default_port)),
+        };
+        match timeout(RESOLVE_DEADLINE, lookup_host((name.as_str(), port))).await {
+            Ok(Ok(addresses)) => Ok(addresses.collect()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the name was not resolved in time".to_owned()),
+        }
     }
 }
 
@@ -194,7 +277,11 @@ impl Addresses {
             (None, Some(ip)) if !ip.is_unspecified() => ip,
             (None, _) => only_address(system)?,
         };
-        if advertise_ip.is_unspecified() || advertise_ip.is_multicast() || is_link_local(advertise_ip) {
+        let is_one_node = !advertise_ip.is_unspecified()
+            && !advertise_ip.is_multicast()
+            && advertise_ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+            && !is_link_local(advertise_ip);
+        if !is_one_node {
             return Err(AddrError::NotReachable(advertise_ip));
         }
         let listen_ip = listen_ip.unwrap_or(match advertise_ip {
@@ -212,6 +299,18 @@ impl Addresses {
             advertise: SocketAddr::new(advertise_ip, advertise_port),
             data_path,
         })
+    }
+
+    /// What is possible, but seldom meant, about the address that others are told; none: nothing.
+    pub fn doubt(&self, system: &[InterfaceAddr]) -> Option<&'static str> {
+        let (listen, advertise) = (self.listen.ip(), self.advertise.ip());
+        // A loopback interface has all of its network, not only the address that it is listed with.
+        let is_here = advertise.is_loopback() || system.iter().any(|address| address.ip == advertise);
+        if !is_here {
+            return Some("the advertised address is on no interface of this machine: is it translated on the way?");
+        }
+        (!listen.is_unspecified() && listen != advertise)
+            .then_some("the advertised address is not the one listened on: others may not reach this node")
     }
 
     /// Puts in the port that the system chose where port 0 was asked for.
@@ -238,10 +337,13 @@ fn ip_of(spec: &AddrSpec, system: &[InterfaceAddr]) -> Result<IpAddr, AddrError>
     let (v4, v6) = (of_family(true), of_family(false));
     match (v4.as_slice(), v6.as_slice()) {
         ([ip], _) | ([], [ip]) => Ok(*ip),
-        ([], []) => Err(AddrError::Interface {
-            name: name.clone(),
-            candidates: system.iter().map(ToString::to_string).collect(),
-        }),
+        ([], []) => {
+            let (name, candidates) = (name.clone(), system.iter().map(ToString::to_string).collect());
+            Err(match if_nametoindex(name.as_str()) {
+                Ok(_) => AddrError::NoAddressOn { name, candidates },
+                Err(_) => AddrError::NoInterface { name, candidates },
+            })
+        }
         ([], several) | (several, _) => Err(AddrError::Several {
             name: name.clone(),
             candidates: several.iter().map(ToString::to_string).collect(),
@@ -318,13 +420,21 @@ mod tests {
                 "could not choose an address to advertise: this system has several (203.0.113.7 on eth0, 10.130.27.207 on eth1); name one with --advertise-addr",
             ),
             (
-                "eth9",
+                "nosuch9",
                 "",
                 &droplet,
-                "interface \"eth9\" has no usable address; interfaces here: 127.0.0.1 on lo, 203.0.113.7 on eth0, 10.130.27.207 on eth1",
+                "there is no interface \"nosuch9\"; interfaces here: 127.0.0.1 on lo, 203.0.113.7 on eth0, 10.130.27.207 on eth1",
             ),
             ("", "eth1", &twice, "interface \"eth1\" has several addresses (10.0.0.1, 10.0.0.2); name one of them"),
+            (
+                "lo",
+                "",
+                &v6[1..].to_vec(),
+                "interface \"lo\" has no usable address; interfaces here: 2001:db8::1 on eth0",
+            ),
             ("", "0.0.0.0", &single, "0.0.0.0 cannot be advertised: others cannot reach it"),
+            ("", "255.255.255.255", &single, "255.255.255.255 cannot be advertised: others cannot reach it"),
+            ("", "224.0.0.1", &single, "224.0.0.1 cannot be advertised: others cannot reach it"),
             (
                 "0.0.0.0",
                 "2001:db8::1",
@@ -336,6 +446,67 @@ mod tests {
             assert_eq!(resolve(listen, advertise, "", system).unwrap_err(), expected);
         }
         assert_eq!(resolve("", "", "", &system_lo()).unwrap_err(), AddrError::NoAddress.to_string());
+    }
+
+    #[test]
+    fn overlay_traffic_has_no_port() {
+        assert!(AddrSpec::without_port("eth1").is_ok() && AddrSpec::without_port("2001:db8::1").is_ok());
+        for bad in ["127.0.0.1:80", "eth1:80", "[::1]:80"] {
+            assert_eq!(AddrSpec::without_port(bad), Err(AddrError::Port(bad.to_owned())));
+        }
+        assert_eq!(AddrSpec::without_port("a/b"), Err(AddrError::Syntax("a/b".to_owned())));
+    }
+
+    #[test]
+    fn where_members_may_be_asked() {
+        let ip = |text: &str, port| Ok(Remote::Ip(text.parse().unwrap(), port));
+        let name = |text: &str, port| Ok(Remote::Name(text.to_owned(), port));
+        for (text, expected) in [
+            ("10.0.0.1", ip("10.0.0.1", None)),
+            ("10.0.0.1:1", ip("10.0.0.1", Some(1))),
+            ("::1", ip("::1", None)),
+            ("[::1]", ip("::1", None)),
+            ("[::1]:7000", ip("::1", Some(7000))),
+            ("swarm1", name("swarm1", None)),
+            ("swarm_1.example.net:7000", name("swarm_1.example.net", Some(7000))),
+        ] {
+            assert_eq!(text.parse::<Remote>(), expected, "{text}");
+        }
+        for bad in [
+            "",
+            ":7946",
+            "127.0.0.1:",
+            "127.0.0.1:0",
+            "127.0.0.1:99999",
+            "swarm1:0",
+            "swarm1:x",
+            "http://127.0.0.1",
+            "http://swarm1:7946",
+            "a b",
+            " swarm1",
+            "a/b",
+            "[::1",
+            "::1]",
+            "[::1]:",
+            "[::1]:0",
+            "[10.0.0.1]",
+            "10.0.0",
+            "10.0.0.256:1",
+        ] {
+            let error = bad.parse::<Remote>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{bad:?} ")) && error.contains("HOST[:PORT]"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_doubtful_advertised_address_is_told() {
+        let droplet = system(&[("lo", "127.0.0.1"), ("eth0", "203.0.113.7"), ("eth1", "10.130.27.207")]);
+        let doubt = |listen, advertise| resolve(listen, advertise, "", &droplet).unwrap().doubt(&droplet);
+        for (listen, advertise) in [("", "eth1"), ("eth1", ""), ("127.0.0.3", ""), ("0.0.0.0", "eth0")] {
+            assert_eq!(doubt(listen, advertise), None, "{listen} {advertise}");
+        }
+        assert!(doubt("", "198.51.100.1").unwrap().contains("on no interface"));
+        assert!(doubt("eth1", "eth0").unwrap().contains("not the one listened on"));
     }
 
     fn system_lo() -> Vec<InterfaceAddr> {

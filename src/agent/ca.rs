@@ -24,7 +24,7 @@ pub const CERT_EXPIRY_DEFAULT: Duration = Duration::from_secs(2_160 * 3_600);
 /// Shortest validity allowed: below it, renewal would not keep up with a short outage. The same as swarm's.
 pub const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3_600);
 /// Longest validity allowed: the CA's own.
-pub const CERT_EXPIRY_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+pub const CERT_EXPIRY_MAX: Duration = Duration::from_secs(20 * 31_557_600);
 /// Certificates are valid from this long before they are made: other clocks may be behind.
 const BACKDATE: Duration = Duration::from_secs(3_600);
 

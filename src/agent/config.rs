@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::addr::AddrSpec;
+use super::addr::{AddrSpec, InterfaceAddr, Remote};
 use crate::api::{DEFAULT_PORT, DEFAULT_SOCKET};
 use crate::node::{Config as Protocol, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
 use crate::record::{Availability, RecordError, validate_hostname};
@@ -41,19 +41,27 @@ pub enum ConfigError {
         message: String,
     },
     /// A value that cannot be used.
-    #[error("{key} = {value:?}: {reason}")]
+    #[error("{key}{} = {value:?}: {reason}", .flag.map(|flag| format!(" ({flag})")).unwrap_or_default())]
     Value {
         /// The key, as in the file.
         key: &'static str,
+        /// The flag, when flag or environment gave the value.
+        flag: Option<&'static str>,
         /// What was given.
         value: String,
         /// Why it cannot be used, and what can.
         reason: String,
     },
+    /// One of two keys that make no sense alone.
+    #[error("{missing} is missing: join.remotes and join.token_file go together")]
+    Missing {
+        /// The key that is not there.
+        missing: &'static str,
+    },
 }
 
 fn value(key: &'static str, value: impl ToString, reason: impl ToString) -> ConfigError {
-    ConfigError::Value { key, value: value.to_string(), reason: reason.to_string() }
+    ConfigError::Value { key, flag: None, value: value.to_string(), reason: reason.to_string() }
 }
 
 /// A set of protocol constants.
@@ -326,24 +334,48 @@ impl Settings {
         Self::build(file, overrides.clone())
     }
 
+    /// Tells of configured addresses that this machine does not have (yet): `init` and `join` could not use them.
+    pub(super) fn warn_of_addresses(&self, system: &[InterfaceAddr]) {
+        let keys = [
+            ("listen_addr", &self.listen_addr),
+            ("advertise_addr", &self.advertise_addr),
+            ("data_path_addr", &self.data_path_addr),
+        ];
+        for (key, spec) in keys {
+            if let Some(Err(error)) = spec.as_ref().map(|spec| spec.check(system)) {
+                tracing::warn!(key, %error, "a configured address cannot be used now");
+            }
+        }
+    }
+
     fn build(file: File, overrides: Overrides) -> Result<Self, ConfigError> {
-        let profile = parsed("profile", overrides.profile.or(file.profile))?.unwrap_or(Profile::Lan);
-        let filter = overrides.log_filter.or(file.log.filter).unwrap_or_else(|| "info".to_owned());
-        super::logging::parse_filter(&filter).map_err(|error| value("log.filter", &filter, error))?;
-        if file.join.remotes.is_empty() != file.join.token_file.is_none() {
-            let given = if file.join.remotes.is_empty() { "token_file" } else { "remotes" };
-            return Err(value("join", given, "join.remotes and join.token_file go together"));
+        let profile = Given::new("profile", "--profile", overrides.profile, file.profile);
+        let profile = profile.parsed()?.unwrap_or(Profile::Lan);
+        let filter = Given::new("log.filter", "--log", overrides.log_filter, file.log.filter);
+        let filter = filter.checked(|text| super::logging::parse_filter(text).map(|_| text.to_owned()))?;
+        let hostname = Given::new("hostname", "--hostname", overrides.hostname, file.hostname);
+        let listen = Given::new("listen_addr", "--listen-addr", overrides.listen_addr, file.listen_addr);
+        let advertise = Given::new("advertise_addr", "--advertise-addr", overrides.advertise_addr, file.advertise_addr);
+        let data_path = Given::new("data_path_addr", "--data-path-addr", overrides.data_path_addr, file.data_path_addr);
+        let on_terminate = Given::new("on_terminate", "--on-terminate", overrides.on_terminate, file.on_terminate);
+        let log_format = Given::new("log.format", "--log-format", overrides.log_format, file.log.format);
+        match (file.join.remotes.is_empty(), file.join.token_file.is_none()) {
+            (true, false) => return Err(ConfigError::Missing { missing: "join.remotes" }),
+            (false, true) => return Err(ConfigError::Missing { missing: "join.token_file" }),
+            _ => {}
+        }
+        for remote in &file.join.remotes {
+            remote.parse::<Remote>().map_err(|error| value("join.remotes", remote, error))?;
         }
         Ok(Self {
             state_dir: overrides.state_dir.or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
-            hostname: hostname(overrides.hostname.or(file.hostname))?,
-            listen_addr: parsed("listen_addr", overrides.listen_addr.or(file.listen_addr))?,
-            advertise_addr: parsed("advertise_addr", overrides.advertise_addr.or(file.advertise_addr))?,
-            data_path_addr: parsed("data_path_addr", overrides.data_path_addr.or(file.data_path_addr))?,
+            hostname: hostname.checked(checked_hostname)?.map_or_else(system_hostname, Ok)?,
+            listen_addr: listen.parsed()?,
+            advertise_addr: advertise.parsed()?,
+            data_path_addr: data_path.checked(AddrSpec::without_port)?,
             port: overrides.port.or(file.port).unwrap_or(DEFAULT_PORT),
-            availability: parsed("availability", file.availability)?.unwrap_or_default(),
-            on_terminate: parsed("on_terminate", overrides.on_terminate.or(file.on_terminate))?
-                .unwrap_or(OnTerminate::Stop),
+            availability: Given::in_file("availability", file.availability).parsed()?.unwrap_or_default(),
+            on_terminate: on_terminate.parsed()?.unwrap_or(OnTerminate::Stop),
             socket: overrides.socket.or(file.api.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             socket_group: file.api.group,
             socket_mode: file.api.mode.map_or(Ok(0o660), |mode| socket_mode(&mode))?,
@@ -351,9 +383,9 @@ impl Settings {
             write_gids: file.api.write_gids,
             join_remotes: file.join.remotes,
             join_token_file: file.join.token_file,
-            log_filter: filter,
-            log_format: parsed("log.format", overrides.log_format.or(file.log.format))?.unwrap_or(LogFormat::Text),
-            metrics_listen: parsed("metrics.listen", file.metrics.listen)?,
+            log_filter: filter.unwrap_or_else(|| "info".to_owned()),
+            log_format: log_format.parsed()?.unwrap_or(LogFormat::Text),
+            metrics_listen: Given::in_file("metrics.listen", file.metrics.listen).parsed()?,
             protocol: file.protocol.over(profile.protocol())?,
         })
     }
@@ -367,20 +399,45 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     })
 }
 
-fn parsed<T: FromStr<Err: ToString>>(key: &'static str, text: Option<String>) -> Result<Option<T>, ConfigError> {
-    text.map(|text| text.parse().map_err(|error: T::Err| value(key, text, error))).transpose()
+/// A value as it was typed, and where.
+struct Given {
+    key: &'static str,
+    /// Set when flag or environment gave it.
+    flag: Option<&'static str>,
+    text: Option<String>,
 }
 
-fn hostname(given: Option<String>) -> Result<String, ConfigError> {
-    let name = match given {
-        Some(name) => name,
-        None => nix::unistd::gethostname()
-            .map_err(|error| value("hostname", "", format!("the system does not tell its name: {error}")))?
-            .to_string_lossy()
-            .into_owned(),
-    };
-    validate_hostname(&name).map_err(|error: RecordError| value("hostname", &name, error))?;
-    Ok(name)
+impl Given {
+    fn new(key: &'static str, flag: &'static str, over: Option<String>, file: Option<String>) -> Self {
+        Self { key, flag: over.is_some().then_some(flag), text: over.or(file) }
+    }
+
+    fn in_file(key: &'static str, text: Option<String>) -> Self {
+        Self { key, flag: None, text }
+    }
+
+    fn checked<T, E: ToString>(self, check: impl FnOnce(&str) -> Result<T, E>) -> Result<Option<T>, ConfigError> {
+        let Self { key, flag, text } = self;
+        text.map(|text| {
+            check(&text).map_err(|error| ConfigError::Value { key, flag, reason: error.to_string(), value: text })
+        })
+        .transpose()
+    }
+
+    fn parsed<T: FromStr<Err: ToString>>(self) -> Result<Option<T>, ConfigError> {
+        self.checked(str::parse)
+    }
+}
+
+fn checked_hostname(name: &str) -> Result<String, RecordError> {
+    validate_hostname(name).map(|()| name.to_owned())
+}
+
+fn system_hostname() -> Result<String, ConfigError> {
+    let name = nix::unistd::gethostname()
+        .map_err(|error| value("hostname", "", format!("the system does not tell its name: {error}")))?;
+    let name = name.to_string_lossy();
+    checked_hostname(&name).map_err(|error| value("hostname", &name, error))
 }
 
 fn socket_mode(text: &str) -> Result<u32, ConfigError> {
@@ -440,7 +497,17 @@ mod tests {
             ("[api]\nmode = \"0666\"", "api.mode = \"0666\": everybody"),
             ("[api]\nmode = \"rw\"", "api.mode = \"rw\": expected an octal mode"),
             ("[log]\nfilter = \"gossipd=loud\"", "log.filter = \"gossipd=loud\""),
-            ("[join]\nremotes = [\"a\"]", "join.remotes and join.token_file go together"),
+            (
+                "[log]\nfilter = \"inf\"",
+                "log.filter = \"inf\": \"inf\" is no directive; expected LEVEL or MODULE=LEVEL",
+            ),
+            ("data_path_addr = \"127.0.0.1:80\"", "data_path_addr = \"127.0.0.1:80\": \"127.0.0.1:80\" has a port"),
+            ("[join]\nremotes = [\"a\"]", "join.token_file is missing: join.remotes and join.token_file go together"),
+            ("[join]\ntoken_file = \"a\"", "join.remotes is missing: join.remotes and join.token_file go together"),
+            (
+                "[join]\nremotes = [\"a:0\"]\ntoken_file = \"a\"",
+                "join.remotes = \"a:0\": \"a:0\" is not where a member could be asked; expected HOST[:PORT]",
+            ),
             ("[protocol]\nfanout = 99", "protocol.fanout = \"99\": expected 1 to 16"),
             ("[protocol]\nprobe_rtt_ms = 900", "must be below probe_period_ms, which is 500"),
             ("[protocol]\nprobe_perido_ms = 900", "unknown field `probe_perido_ms`"),
@@ -449,5 +516,17 @@ mod tests {
             let error = build(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_flag_is_named_when_it_gave_the_value() {
+        let error =
+            |file: &str, overrides| Settings::build(toml::from_str(file).unwrap(), overrides).unwrap_err().to_string();
+        let xml = Overrides { log_format: Some("xml".to_owned()), ..Overrides::default() };
+        assert_eq!(error("", xml), "log.format (--log-format) = \"xml\": expected text or json");
+        let name = Overrides { hostname: Some("a b".to_owned()), ..Overrides::default() };
+        assert!(error("", name).starts_with("hostname (--hostname) = \"a b\": "));
+        let other = Overrides { hostname: Some("a".to_owned()), ..Overrides::default() };
+        assert!(error("[log]\nformat = \"xml\"", other).starts_with("log.format = \"xml\": "));
     }
 }

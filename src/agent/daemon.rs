@@ -9,12 +9,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::lookup_host;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::addr::{AddrError, Addresses, interface_addrs};
+use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
 use super::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use super::config::Settings;
@@ -27,15 +26,14 @@ use super::token::Token;
 use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
 use super::{RunError, unix_ms};
 use crate::api::{
-    InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem, ProblemKind,
+    DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
+    ProblemKind,
 };
 use crate::node::{Command, Node, Start};
 use crate::record::{NodeId, NodeRecord, Role, Status};
 
 /// How long a join waits for the first full-state exchange before it answers all the same.
 const FIRST_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a host name may take to resolve.
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a join may take, all remotes together.
 const JOIN_DEADLINE: Duration = Duration::from_secs(50);
 /// How long a leave may take; the protocol gives up earlier.
@@ -106,7 +104,7 @@ fn internal(error: impl std::fmt::Display) -> Problem {
 }
 
 fn address_problem(error: &AddrError) -> Problem {
-    ProblemKind::BadRequest.problem(error.to_string()).with_candidates(error.candidates().to_vec())
+    ProblemKind::BadRequest.problem(error.to_string())
 }
 
 fn bind_problem(error: &BindError) -> Problem {
@@ -156,7 +154,10 @@ impl Daemon {
     /// [`RunError`] when the state is damaged or the address cannot be had.
     pub(super) async fn resume(&self) -> Result<(), RunError> {
         let _changing = self.changing.lock().await;
-        let Some(stored) = lock(&self.state).cluster()? else { return Ok(()) };
+        let Some(stored) = lock(&self.state).cluster()? else {
+            self.settings.warn_of_addresses(&interface_addrs());
+            return Ok(());
+        };
         let addresses = self.addresses(&stored.options)?;
         let sockets = Sockets::bind(addresses.listen)?;
         let addresses = addresses.with_bound_port(sockets.addr.port());
@@ -187,6 +188,9 @@ impl Daemon {
     }
 
     fn bind(&self, options: &NodeOptions) -> Result<(Sockets, Addresses), Problem> {
+        if let Some(text) = &options.data_path_addr {
+            AddrSpec::without_port(text).map_err(|error| address_problem(&error))?;
+        }
         let addresses = self.addresses(options).map_err(|error| address_problem(&error))?;
         let sockets = Sockets::bind(addresses.listen).map_err(|error| bind_problem(&error))?;
         let addresses = addresses.with_bound_port(sockets.addr.port());
@@ -240,6 +244,8 @@ impl Daemon {
         if remotes.is_empty() {
             return Err(ProblemKind::BadRequest.problem("no member to join through was named; give one as HOST:PORT"));
         }
+        let parsed: Result<Vec<Remote>, AddrError> = remotes.iter().map(|remote| remote.parse()).collect();
+        parsed.map_err(|error| address_problem(&error))?;
         let (sockets, addresses) = self.bind(&options)?;
         let (mut found, mut failures) = self.resolve(&remotes).await;
         // This node's own sockets are bound already, and answer nobody yet.
@@ -370,6 +376,9 @@ impl Daemon {
         let accept = tokio::spawn(server::serve(tcp, service, stopped.clone()));
         let upkeep = tokio::spawn(maintain(Arc::clone(&trust), engine.clone(), Arc::clone(&self.state), stopped));
         let tasks = Mutex::new(vec![engine_task, accept, upkeep]);
+        if let Some(doubt) = addresses.doubt(&interface_addrs()) {
+            tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
+        }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
         let membership = Arc::new(Membership { trust, engine, addresses, is_first, stop, tasks });
         self.set_membership(Some(Arc::clone(&membership)));
@@ -471,26 +480,10 @@ pub(super) async fn count_nodes(engine: &Engine) -> usize {
     engine.query(count).await.unwrap_or(1)
 }
 
-async fn resolve_one(remote: &str, default_port: u16) -> Result<Vec<SocketAddr>, String> {
-    if let Ok(addr) = remote.parse::<SocketAddr>() {
-        return Ok(vec![addr]);
-    }
-    let bare = remote.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(remote);
-    if let Ok(ip) = bare.parse() {
-        return Ok(vec![SocketAddr::new(ip, default_port)]);
-    }
-    let (host, port) = match remote.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| format!("{port:?} is not a port; expected HOST:PORT"))?),
-        None => (remote, default_port),
-    };
-    if host.is_empty() || host.contains([':', '/', ' ']) {
-        return Err("not a HOST:PORT".to_owned());
-    }
-    match timeout(RESOLVE_DEADLINE, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the name was not resolved in time".to_owned()),
-    }
+async fn resolve_one(remote: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let remote: Remote = remote.parse().map_err(|error: AddrError| error.to_string())?;
+    // Port 0 is for listening: the system chooses one.
+    remote.resolve(if port == 0 { DEFAULT_PORT } else { port }).await
 }
 
 fn parse_cert_expiry(text: &str) -> Result<Duration, Problem> {

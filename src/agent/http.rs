@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, RawQuery, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +22,7 @@ use utoipa::OpenApi;
 use super::admission::sync_managers;
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
-use super::token::uses_left;
+use super::token::{TOKEN_EXPIRY_MAX, uses_left};
 use super::{metrics, rfc3339, unix_ms};
 use crate::api::{
     self, ClusterInfo, ClusterState, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
@@ -33,6 +34,9 @@ use crate::record::{Availability, NodeId, Role, Status, base36_encode};
 
 /// How long the protocol task may take to answer a health check.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Media type of Prometheus' text format.
+const METRICS_TEXT: &str = "text/plain; version=0.0.4";
 
 type App = State<Arc<Daemon>>;
 type Answer<T> = Result<Json<T>, Problem>;
@@ -232,7 +236,8 @@ pub(super) async fn serve_metrics(listener: TcpListener, daemon: Arc<Daemon>, mu
 // ---- reading ---------------------------------------------------------------------------------------------------------
 
 /// This daemon and the cluster it is in.
-#[utoipa::path(get, path = "/v1/self", responses((status = 200, body = SelfInfo), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/self", responses((status = 200, description = "This daemon.", body = SelfInfo), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn get_self(State(daemon): App) -> Answer<SelfInfo> {
     let cluster = match daemon.membership() {
         Some(membership) => Some(cluster_info(&membership).await?),
@@ -333,13 +338,39 @@ fn filtered(all: Members, filter: &MemberFilter) -> Result<Members, Problem> {
     Ok(Members { members: all.members.into_iter().filter(fits).collect(), ..all })
 }
 
+/// The keys of [`MemberFilter`].
+const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
+
+fn refuse_unknown_keys(query: &str) -> Result<(), Problem> {
+    let keys: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key))
+        .collect();
+    for (place, key) in keys.iter().enumerate() {
+        if !FILTER_KEYS.contains(key) {
+            let known = FILTER_KEYS.join(", ");
+            return Err(ProblemKind::BadRequest.problem(format!("there is no filter {key:?}; filters are {known}")));
+        }
+        if keys.iter().take(place).any(|before| before == key) {
+            return Err(ProblemKind::BadRequest.problem(format!(
+                "filter {key} is given twice; alternatives are separated by commas: {key}=VALUE,VALUE"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// All nodes that this daemon knows, at one revision.
 #[utoipa::path(get, path = "/v1/members", params(MemberFilter),
-    responses((status = 200, body = Members), (status = "default", body = Problem)))]
+    responses((status = 200, description = "The nodes that fit.", body = Members), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn list_members(
     State(daemon): App,
-    filter: Result<Query<MemberFilter>, axum::extract::rejection::QueryRejection>,
+    RawQuery(query): RawQuery,
+    filter: Result<Query<MemberFilter>, QueryRejection>,
 ) -> Answer<Members> {
+    refuse_unknown_keys(query.as_deref().unwrap_or_default())?;
     let Query(filter) = filter.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
     let membership = daemon.member()?;
     Ok(Json(filtered(members(&membership).await?, &filter)?))
@@ -347,7 +378,8 @@ async fn list_members(
 
 /// One node: an id, the unique beginning of one, a unique host name, or `self`.
 #[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path)),
-    responses((status = 200, body = Member), (status = "default", body = Problem)))]
+    responses((status = 200, description = "The node.", body = Member), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Member> {
     let membership = daemon.member()?;
     find(members(&membership).await?.members, &reference).map(Json)
@@ -376,7 +408,8 @@ fn find(members: Vec<Member>, reference: &str) -> Result<Member, Problem> {
 
 /// Whether the daemon does its work.
 #[utoipa::path(get, path = "/v1/health",
-    responses((status = 200, body = Health), (status = 503, body = Health)))]
+    responses((status = 200, description = "It does, or waits for init or join.", body = Health),
+        (status = 503, description = "Its protocol task does not answer.", body = Health)))]
 async fn health(State(daemon): App) -> Response {
     let health = match daemon.membership() {
         None => Health { state: ClusterState::Inactive, alive: true, joined: false },
@@ -391,19 +424,20 @@ async fn health(State(daemon): App) -> Response {
 }
 
 /// This document.
-#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
+#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "An OpenAPI 3.1 document.", body = Object)))]
 async fn openapi_json() -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], document()).into_response()
 }
 
 /// Metrics as Prometheus scrapes them.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text format")))]
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus' text format.",
+        body = String, content_type = "text/plain; version=0.0.4")))]
 async fn metrics_text(State(daemon): App) -> Response {
     if let Some(membership) = daemon.membership() {
         // Without an answer the last numbers stand.
         let _ = membership.engine.query(metrics::copy_from).await;
     }
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    let kind = HeaderValue::from_static(METRICS_TEXT);
     ([(header::CONTENT_TYPE, kind)], daemon.recorder.render()).into_response()
 }
 
@@ -411,21 +445,24 @@ async fn metrics_text(State(daemon): App) -> Response {
 
 /// Found a cluster with this node as its first manager.
 #[utoipa::path(post, path = "/v1/cluster/init", request_body = InitRequest,
-    responses((status = 200, body = InitResponse), (status = "default", body = Problem)))]
+    responses((status = 200, description = "The cluster is founded.", body = InitResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn init(State(daemon): App, _: MayWrite, Body(request): Body<InitRequest>) -> Answer<InitResponse> {
     uncancelled(async move { daemon.init(request).await }).await
 }
 
 /// Join a cluster.
 #[utoipa::path(post, path = "/v1/cluster/join", request_body = JoinRequest,
-    responses((status = 200, body = JoinResponse), (status = "default", body = Problem)))]
+    responses((status = 200, description = "This node is a member.", body = JoinResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn join(State(daemon): App, _: MayWrite, Body(request): Body<JoinRequest>) -> Answer<JoinResponse> {
     uncancelled(async move { daemon.join(request).await }).await
 }
 
 /// Leave the cluster for good.
 #[utoipa::path(post, path = "/v1/cluster/leave", request_body = LeaveRequest,
-    responses((status = 200, body = LeaveResponse), (status = "default", body = Problem)))]
+    responses((status = 200, description = "This node is a member no more.", body = LeaveResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn leave(State(daemon): App, _: MayWrite, Body(request): Body<LeaveRequest>) -> Answer<LeaveResponse> {
     uncancelled(async move { daemon.leave(request.force).await }).await
 }
@@ -459,7 +496,8 @@ fn parse_role(text: &str) -> Result<Role, Problem> {
 
 /// Both join tokens. Managers only, and only for callers that may write.
 #[utoipa::path(get, path = "/v1/join-tokens",
-    responses((status = 200, body = Vec<JoinToken>), (status = "default", body = Problem)))]
+    responses((status = 200, description = "Both tokens.", body = Vec<JoinToken>), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> {
     let membership = daemon.member()?;
     let tokens: Result<_, _> = Role::ALL.iter().map(|role| token_view(&membership, *role, Vec::new())).collect();
@@ -468,14 +506,16 @@ async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> 
 
 /// One join token. Managers only, and only for callers that may write.
 #[utoipa::path(get, path = "/v1/join-tokens/{role}", params(("role" = Role, Path)),
-    responses((status = 200, body = JoinToken), (status = "default", body = Problem)))]
+    responses((status = 200, description = "The token.", body = JoinToken), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn get_token(State(daemon): App, _: MayWrite, Named(role): Named) -> Answer<JoinToken> {
     token_view(&*daemon.member()?, parse_role(&role)?, Vec::new()).map(Json)
 }
 
 /// Replace or revoke a join token. Members are not affected.
 #[utoipa::path(post, path = "/v1/join-tokens/{role}/rotate", params(("role" = Role, Path)),
-    request_body = RotateRequest, responses((status = 200, body = JoinToken), (status = "default", body = Problem)))]
+    request_body = RotateRequest, responses((status = 200, description = "The token.", body = JoinToken), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
 async fn rotate_token(
     State(daemon): App,
     _: MayWrite,
@@ -490,6 +530,9 @@ async fn rotate_token(
             let after = humantime::parse_duration(&text).ok().filter(|after| !after.is_zero()).ok_or_else(|| {
                 ProblemKind::BadRequest.problem(format!("expires {text:?}: expected a duration such as 24h"))
             })?;
+            if after > TOKEN_EXPIRY_MAX {
+                return Err(ProblemKind::BadRequest.problem(format!("expires {text:?}: expected at most 20 years")));
+            }
             let at = SystemTime::now().checked_add(after).ok_or_else(|| {
                 ProblemKind::BadRequest.problem(format!("expires {text:?}: that is beyond what the clock can tell"))
             })?;
@@ -521,5 +564,53 @@ mod tests {
         let mut routes = ROUTES.map(|(method, path)| (method.to_owned(), path.to_owned())).to_vec();
         routes.sort();
         assert_eq!(documented, routes);
+    }
+
+    #[test]
+    fn every_answer_is_described_and_problems_have_their_media_type() {
+        let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
+        for (method, path) in ROUTES {
+            let operation = &document["paths"][path][method];
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.contains_key("200"), "{method} {path}");
+            // Without them: what cannot fail but as a whole.
+            let may_fail = path.starts_with("/v1/") && path != "/v1/health";
+            assert_eq!(responses.contains_key("default"), may_fail, "{method} {path}");
+            for (status, response) in responses {
+                let description = response["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{method} {path} {status} has no description");
+                let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
+                let expected = match (status.as_str(), path) {
+                    ("default", _) => api::PROBLEM_JSON,
+                    (_, "/metrics") => METRICS_TEXT,
+                    _ => "application/json",
+                };
+                assert_eq!(content, [expected], "{method} {path} {status}");
+            }
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let name = parameter["name"].as_str().unwrap();
+                let place = if path.contains(&format!("{{{name}}}")) { "path" } else { "query" };
+                assert_eq!(parameter["in"], place, "{method} {path} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_a_query_are_those_of_the_filter() {
+        let word = || Some("x".to_owned());
+        let all = MemberFilter { status: word(), role: word(), availability: word(), name: word(), id: word() };
+        let all = serde_json::to_value(all).unwrap();
+        let keys: std::collections::BTreeSet<_> = all.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, FILTER_KEYS.into_iter().collect());
+        for good in ["", "status=ready,down&role=worker", "name="] {
+            assert!(refuse_unknown_keys(good).is_ok(), "{good}");
+        }
+        let detail = |query| refuse_unknown_keys(query).unwrap_err().detail;
+        assert_eq!(
+            detail("status=ready&colour=red"),
+            "there is no filter \"colour\"; filters are status, role, availability, name, id"
+        );
+        assert!(detail("status=ready&status=down").starts_with("filter status is given twice"));
     }
 }

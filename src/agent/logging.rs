@@ -20,12 +20,28 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 use super::config::LogFormat;
 
+/// The levels, from none to all.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// Checks a filter such as `info` or `gossipd=debug,warn`.
 ///
 /// # Errors
 /// A text that says what is wrong with it.
 pub fn parse_filter(text: &str) -> Result<Targets, String> {
-    text.parse().map_err(|error| format!("{error}; expected for example info or gossipd=debug,warn"))
+    let expected = format!(
+        "expected LEVEL or MODULE=LEVEL, several separated by commas, such as info or gossipd=debug,warn; levels are {}",
+        LEVELS.join(", ")
+    );
+    for directive in text.split(',').map(str::trim) {
+        // `Targets` would take any word for a module, and then be silent about everything else.
+        let (module, level) = directive.rsplit_once('=').unwrap_or(("gossipd", directive));
+        let is_module = !module.is_empty() && module.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b));
+        if !is_module || !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            return Err(format!("{directive:?} is no directive; {expected}"));
+        }
+    }
+    let compact: String = text.chars().filter(|character| !character.is_whitespace()).collect();
+    compact.parse().map_err(|error| format!("{error}; {expected}"))
 }
 
 /// Changes the filter of the running process.
@@ -61,4 +77,24 @@ pub fn start(filter: &str, format: LogFormat) -> Result<Reload, String> {
     };
     started.map_err(|error| error.to_string())?;
     Ok(Reload(Arc::new(handle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_and_is_not_a_filter() {
+        for good in ["info", "off", "INFO", "gossipd=debug,warn", "gossipd=debug, info", "gossipd::agent::http=trace"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "inf", "!!", "gossipd", "gossipd=", "gossipd=loud", "=info", "!!=info", "info,", "info,wran", "3"]
+        {
+            let error = parse_filter(bad).unwrap_err();
+            assert!(error.contains("expected LEVEL or MODULE=LEVEL"), "{bad}: {error}");
+            let wrong = bad.rsplit(',').next().unwrap();
+            assert!(error.starts_with(&format!("{wrong:?} is no directive; ")), "{bad}: {error}");
+        }
+    }
 }

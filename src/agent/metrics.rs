@@ -98,6 +98,10 @@ impl Recorder {
                 Kind::Gauge => describe_gauge!(*name, *meaning),
             }
         }
+        // Shown from the start, so that a change from nothing to something can be seen.
+        for direction in ["send", "receive"] {
+            counter!(UDP_ERRORS, "direction" => direction, "error" => "none").increment(0);
+        }
         Ok(Self(handle))
     }
 

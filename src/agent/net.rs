@@ -19,7 +19,7 @@ const PORT_TRIES: usize = 16;
 pub enum BindError {
     /// Another process listens there.
     #[error(
-        "cannot listen on {addr} ({protocol}): the address is in use, perhaps by another gossipd, dockerd or serf; stop it or choose another --listen-addr or --port"
+        "cannot listen on {addr} ({protocol}): the address is in use, perhaps by another gossipd, dockerd or serf; stop it or choose another address or port (--listen-addr ADDR:PORT)"
     )]
     InUse {
         /// The address.
@@ -131,6 +131,7 @@ mod tests {
         assert_eq!(first.addr.port(), first.tcp.local_addr().unwrap().port());
         let error = Sockets::bind(first.addr).unwrap_err();
         assert!(matches!(error, BindError::InUse { addr, protocol: "UDP" } if addr == first.addr), "{error}");
+        assert!(error.to_string().ends_with("choose another address or port (--listen-addr ADDR:PORT)"), "{error}");
         let Sockets { udp, tcp, addr } = first;
         drop(udp);
         let error = Sockets::bind(addr).unwrap_err();

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
@@ -14,6 +15,8 @@ use crate::wire::admission::TokenRecord;
 
 const DIGEST_DIGITS: usize = 50;
 const SECRET_DIGITS: usize = 25;
+/// Longest validity of a token, when it has an end at all: 20 years, as for certificates.
+pub(super) const TOKEN_EXPIRY_MAX: Duration = Duration::from_secs(20 * 366 * 86_400);
 
 /// A text is not a join token. Whoever typed it is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +32,16 @@ pub(super) enum TokenError {
     /// Another version.
     #[error("join token is of a later version than this gossipd knows; upgrade gossipd")]
     Version,
-    /// Parts missing, too short, too long, or with other characters.
+    /// Parts missing, too short or too long.
     #[error(
         "join token is malformed: expected GDTKN-1-<50 characters>-<25 characters> of 0-9 and a-z; was it cut off when copied?"
     )]
     Parts,
+    /// All of the right length, but other characters, or numbers that are too large.
+    #[error(
+        "join token is malformed: it has the right length, but is mistyped somewhere (only 0-9 and a-z may follow GDTKN-1-); copy it again"
+    )]
+    Mistyped,
 }
 
 /// A join token as a person holds it.
@@ -79,8 +87,8 @@ impl FromStr for Token {
         if digest.len() != DIGEST_DIGITS || secret.len() != SECRET_DIGITS {
             return Err(TokenError::Parts);
         }
-        let ca_digest = base36_decode(digest).ok_or(TokenError::Parts)?;
-        let secret = base36_decode(secret).ok_or(TokenError::Parts)?;
+        let ca_digest = base36_decode(digest).ok_or(TokenError::Mistyped)?;
+        let secret = base36_decode(secret).ok_or(TokenError::Mistyped)?;
         Ok(Self { ca_digest, secret })
     }
 }
@@ -105,7 +113,8 @@ pub enum Refusal {
     },
     /// All its joins are used up.
     #[error(
-        "the {role} join token was good for {max} joins and all are used; a manager makes a new one with 'gossipctl join-token {role} --rotate'"
+        "the {role} join token was good for {} used up; a manager makes a new one with 'gossipctl join-token {role} --rotate'",
+        if *max == 1 { "1 join, which is".to_owned() } else { format!("{max} joins, which are") }
     )]
     UsedUp {
         /// The role it gave.
@@ -256,8 +265,11 @@ mod tests {
             ("GDTKN-1-abc", TokenError::Parts),
             (&good[..good.len() - 1], TokenError::Parts),
             (&format!("{good}0"), TokenError::Parts),
-            (&good.to_uppercase(), TokenError::Parts),
-            (&good.replace("0", "!"), TokenError::Parts),
+            (&good.to_uppercase(), TokenError::Mistyped),
+            (&good.replace("0", "!"), TokenError::Mistyped),
+            // More than 128 and 256 bits.
+            (&format!("{}{}", &good[..good.len() - SECRET_DIGITS], "z".repeat(SECRET_DIGITS)), TokenError::Mistyped),
+            (&format!("GDTKN-1-{}-{}", "z".repeat(DIGEST_DIGITS), "0".repeat(SECRET_DIGITS)), TokenError::Mistyped),
         ];
         for (text, error) in cases {
             assert_eq!(text.parse::<Token>(), Err(error), "{text:?}");
@@ -272,6 +284,9 @@ mod tests {
         assert_eq!(two.admit(&[1; 16], id(1), 0), Ok(Role::Worker));
         assert_eq!(two.admit(&[1; 16], id(2), 999), Ok(Role::Worker));
         assert_eq!(two.admit(&[1; 16], id(1), 999), Err(Refusal::UsedUp { role: Role::Worker, max: 2 }));
+        let said = |max| Refusal::UsedUp { role: Role::Worker, max }.to_string();
+        assert!(said(1).starts_with("the worker join token was good for 1 join, which is used up; "), "{}", said(1));
+        assert!(said(2).starts_with("the worker join token was good for 2 joins, which are used up; "), "{}", said(2));
         assert!(matches!(two.admit(&[1; 16], id(1), 1_000), Err(Refusal::Expired { .. })));
         two.replace(Role::Worker, id(1), Some([3; 16]), None, None);
         assert_eq!(two.admit(&[1; 16], id(1), 0), Err(Refusal::Unknown), "rotated");

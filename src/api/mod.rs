@@ -146,7 +146,7 @@ pub struct Members {
 /// Filters of `GET /v1/members`. Values of one key are alternatives, different keys must all fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[cfg_attr(feature = "agent", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "agent", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct MemberFilter {
     /// Comma-separated statuses.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,7 +224,7 @@ pub struct InitResponse {
 pub struct JoinRequest {
     /// A join token of the cluster.
     pub token: String,
-    /// Members to ask, `HOST` or `HOST:PORT`; tried in order.
+    /// Members to ask, `HOST` or `HOST:PORT` (IPv6 as `[IP]:PORT`); tried in order.
     pub remotes: Vec<String>,
     /// Addresses and availability of this node.
     #[serde(default)]
@@ -255,7 +255,7 @@ pub struct JoinResponse {
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct LeaveRequest {
-    /// Leave although this is the last manager (the cluster could admit nobody any more), or a manager at all.
+    /// Leave although this is the last manager: the cluster could admit nobody any more, nor renew a certificate.
     pub force: bool,
 }
 
@@ -293,7 +293,7 @@ pub struct JoinToken {
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct RotateRequest {
-    /// How long it is valid ("24h"); no end when left out.
+    /// How long it is valid ("24h"), at most 20 years; no end when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
     /// How many joins it allows; no limit when left out.
@@ -329,7 +329,7 @@ pub struct Problem {
     pub title: String,
     /// What was wrong, with the value, and what to do.
     pub detail: String,
-    /// Candidates, when a name fits several nodes or an address could not be decided.
+    /// Candidates: nodes that an ambiguous name fits, or paths that there are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<String>,
 }

@@ -142,7 +142,7 @@ pub(super) struct JoinArgs {
 /// `leave`.
 #[derive(Debug, Args)]
 pub(super) struct LeaveArgs {
-    /// Leave although this node is a manager
+    /// Leave although this node is the last manager: without it nobody can join the cluster any more
     #[arg(short, long)]
     pub(super) force: bool,
 }
@@ -167,7 +167,7 @@ pub(super) struct JoinTokenArgs {
     pub(super) max_uses: Option<u32>,
 
     /// Make the token invalid without a new one: nobody joins with this role until it is rotated
-    #[arg(long, conflicts_with_all = ["rotate", "quiet"])]
+    #[arg(long, conflicts_with_all = ["rotate", "expires", "max_uses", "quiet"])]
     pub(super) revoke: bool,
 
     /// Only print the token
@@ -436,6 +436,9 @@ mod tests {
             ("join-token worker --expires 1h", ErrorKind::MissingRequiredArgument),
             ("join-token worker --rotate --max-uses 0", ErrorKind::ValueValidation),
             ("join-token worker --rotate --revoke", ErrorKind::ArgumentConflict),
+            ("join-token worker --revoke --max-uses 3", ErrorKind::ArgumentConflict),
+            ("join-token worker --revoke --expires 1h", ErrorKind::ArgumentConflict),
+            ("join-token worker --revoke --quiet", ErrorKind::ArgumentConflict),
             ("node inspect", ErrorKind::MissingRequiredArgument),
             ("swarm init", ErrorKind::InvalidSubcommand),
         ];

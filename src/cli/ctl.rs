@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use serde::Serialize;
 
 use super::args::{
@@ -18,6 +19,7 @@ use super::args::{
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
 use super::render::{self, Look};
+use super::without_empty_variables;
 use crate::api::{InitRequest, JoinRequest, LeaveRequest, Member, NodeOptions, RotateRequest};
 use crate::client::{Client, ClientError};
 
@@ -30,7 +32,8 @@ const SELF: &str = "self";
 
 /// Runs `gossipctl` with the arguments of this process; its exit codes are those of [`Exit`].
 pub fn gossipctl() -> ExitCode {
-    match Cli::try_parse() {
+    let command = without_empty_variables(Cli::command());
+    match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
             Ok(runtime) => runtime.block_on(run(cli)).finish(),
             Err(error) => Outcome::from(Failure::new(Exit::Failed, format!("cannot start: {error}"))).finish(),
@@ -100,6 +103,9 @@ async fn join_token(socket: &Path, args: JoinTokenArgs) -> Result<Outcome, Failu
     } else {
         client.join_token(role).await?
     };
+    if let Some(what) = render::useless(&answer, SystemTime::now()).filter(|_| !rotate && !revoke) {
+        return Err(Failure::new(Exit::Failed, what));
+    }
     let out = match &answer.token {
         _ if revoke => render::revoked(role),
         Some(token) if quiet => format!("{token}\n"),
@@ -228,6 +234,8 @@ fn colour_wanted() -> bool {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use clap::Parser as _;
+
     use super::*;
     use crate::api::{JoinToken, Members, PROBLEM_JSON, ProblemKind};
     use crate::client::fake::{Asked, Fake, http};
@@ -330,7 +338,7 @@ mod tests {
         assert_eq!(gossipctl(&plain, "join-token worker -q").await.out, "GDTKN-1-digest-secret\n");
 
         let limited = answers(&JoinToken {
-            expires_at: Some("2026-03-13T14:11:26Z".into()),
+            expires_at: Some("9999-03-13T14:11:26Z".into()),
             uses_left: Some(3),
             unconfirmed: vec!["cywjboq8e8pk1buntrulod9fu".parse().unwrap()],
             ..token()
@@ -343,7 +351,7 @@ mod tests {
 
             gossipctl join --token GDTKN-1-digest-secret 10.130.27.207:7946
 
-        This token is valid until 2026-03-13T14:11:26Z and for 3 joins.
+        This token is valid until 9999-03-13T14:11:26Z and for 3 more joins.
         ");
         insta::assert_snapshot!(outcome.err(), @"Warning: these managers have not confirmed the change yet and may still accept the old token: cywjboq8e8pk1buntrulod9fu");
 
@@ -351,6 +359,28 @@ mod tests {
         insta::assert_snapshot!(gossipctl(&none, "join-token worker --revoke").await.out, @"Revoked the worker join token. Nobody can join as a worker until 'gossipctl join-token worker --rotate' makes a new one.");
         let refused = gossipctl(&none, "join-token worker -q").await;
         assert_eq!((refused.out.as_str(), refused.exit()), ("", Exit::Failed));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_lets_nobody_in_is_not_printed() {
+        let expired = JoinToken { expires_at: Some("2026-03-13T14:11:26.5Z".into()), ..token() };
+        let used_up = JoinToken { uses_left: Some(0), ..token() };
+        let said = [
+            "Error: the worker join token expired at 2026-03-13T14:11:26.5Z; \
+             'gossipctl join-token worker --rotate' makes a new one\n",
+            "Error: the worker join token is used up: no more nodes can join with it; \
+             'gossipctl join-token worker --rotate' makes a new one\n",
+        ];
+        for (useless, said) in [expired, used_up].iter().zip(said) {
+            for line in ["join-token worker", "join-token -q worker"] {
+                let outcome = gossipctl(&answers(useless), line).await;
+                assert_eq!((outcome.out.as_str(), outcome.exit()), ("", Exit::Failed), "{line}");
+                assert_eq!(outcome.err(), said, "{line}");
+            }
+        }
+        let once = answers(&JoinToken { uses_left: Some(1), ..token() });
+        let outcome = gossipctl(&once, "join-token worker").await;
+        assert!(outcome.out.contains("\nThis token is valid for 1 more join.\n"), "{outcome:?}");
     }
 
     #[tokio::test]

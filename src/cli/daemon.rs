@@ -4,11 +4,11 @@ use std::io::{Read as _, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::dev;
+use super::{dev, without_empty_variables};
 use crate::agent::config::Overrides;
 use crate::agent::{self, RunError};
 
@@ -107,7 +107,8 @@ pub(super) struct DevArgs {
 
 /// Runs `gossipd` with the arguments of this process.
 pub fn gossipd() -> ExitCode {
-    match Cli::parse().command {
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
         Command::Run(args) => run(*args),
         Command::Dev(args) => dev::dev(&args),
     }
@@ -165,8 +166,6 @@ fn failed(error: &RunError) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -3,14 +3,16 @@
 use std::fs::{self, DirBuilder};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,15 +33,45 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two looks while waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How the names of directories begin; the process id follows.
+const PREFIX: &str = "gossipd-dev-";
+
 /// A directory that goes with this value.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("gossipd-dev-{}", std::process::id()));
+        let place = std::env::temp_dir();
+        sweep(&place);
+        let path = place.join(format!("{PREFIX}{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
+}
+
+/// Removes what runs of this user have left behind that were killed before they could.
+fn sweep(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        if is_left_behind(&entry) && fs::remove_dir_all(entry.path()).is_ok() {
+            say(&format!("Removed {}, which a killed run has left behind.", entry.path().display()));
+        }
+    }
+}
+
+fn is_left_behind(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|digits| digits.parse().ok());
+    let Some(pid) = pid.filter(|pid: &i32| *pid > 0) else { return false };
+    // Not followed: a link of that name is somebody else's.
+    let is_own = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
+    let is_dead = Pid::from_raw(pid) == Pid::this() || kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+    is_own && is_dead && !is_served(&entry.path())
+}
+
+/// A daemon answers in there: its parent may have a number that means nothing here, as in another container.
+fn is_served(scratch: &Path) -> bool {
+    let mut entries = fs::read_dir(scratch).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.any(|path| path.extension().is_some_and(|kind| kind == "sock") && UnixStream::connect(path).is_ok())
 }
 
 impl Drop for Scratch {
@@ -52,7 +84,6 @@ impl Drop for Scratch {
 
 struct DevNode {
     name: String,
-    ip: Ipv4Addr,
     socket: PathBuf,
     child: Child,
 }
@@ -107,8 +138,7 @@ async fn start(args: &DevArgs, scratch: &Path, nodes: &mut Vec<DevNode>) -> anyh
     let mut token_and_remote = None;
     for node in nodes.iter_mut() {
         let client = opened(node).await?;
-        let ip = node.ip.to_string();
-        let options = NodeOptions { listen_addr: Some(ip), ..NodeOptions::default() };
+        let options = NodeOptions::default();
         match &token_and_remote {
             None => {
                 let request = InitRequest { node: options, cert_expiry: None };
@@ -132,8 +162,10 @@ fn spawn(args: &DevArgs, scratch: &Path, number: u8) -> anyhow::Result<DevNode> 
     let name = format!("node{number}");
     let socket = scratch.join(format!("{name}.sock"));
     let config = scratch.join(format!("{name}.toml"));
-    // A file of its own, so that a configuration on this machine does not interfere.
-    fs::write(&config, format!("hostname = \"{name}\"\nport = {}\n", args.port))?;
+    let ip = Ipv4Addr::new(127, 0, 0, number);
+    // A file of its own, so that a configuration on this machine does not interfere. The address is in it, so that a
+    // node that has left can join again without naming it.
+    fs::write(&config, format!("hostname = \"{name}\"\nlisten_addr = \"{ip}\"\nport = {}\n", args.port))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's file")?);
     command
         .arg("run")
@@ -165,7 +197,7 @@ fn spawn(args: &DevArgs, scratch: &Path, number: u8) -> anyhow::Result<DevNode> 
             }
         });
     }
-    Ok(DevNode { name, ip: Ipv4Addr::new(127, 0, 0, number), socket, child })
+    Ok(DevNode { name, socket, child })
 }
 
 async fn opened(node: &mut DevNode) -> anyhow::Result<Client> {

@@ -20,3 +20,11 @@ pub use self::ctl::gossipctl;
 #[cfg(feature = "agent")]
 pub use self::daemon::gossipd;
 pub use self::exit::Exit;
+
+/// A command that takes no notice of environment variables that are set to nothing, as `VARIABLE=` in a unit file does.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None::<&'static str>) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}

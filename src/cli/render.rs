@@ -4,7 +4,7 @@
 //! an answer to text, so that snapshots can hold it.
 
 use std::fmt::{Display, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -203,13 +203,24 @@ pub(super) fn join_token(answer: &JoinToken, token: &str, rotated: bool) -> Stri
     }
     out.push_str(&how_to_join(role, token, &answer.remote));
     let until = answer.expires_at.as_ref().map(|end| format!("until {end}"));
-    let joins =
-        answer.uses_left.map(|left| if left == 1 { "for 1 join".to_owned() } else { format!("for {left} joins") });
+    let joins = answer.uses_left.map(|left| format!("for {left} more {}", if left == 1 { "join" } else { "joins" }));
     let limits: Vec<String> = until.into_iter().chain(joins).collect();
     if !limits.is_empty() {
         out.push_str(&format!("This token is valid {}.\n\n", limits.join(" and ")));
     }
     out
+}
+
+/// Why nobody can join with a token; none: nodes can.
+pub(super) fn useless(answer: &JoinToken, now: SystemTime) -> Option<String> {
+    let role = answer.role;
+    let end = answer.expires_at.as_ref().filter(|end| humantime::parse_rfc3339(end).is_ok_and(|end| end <= now));
+    let why = match (end, answer.uses_left) {
+        (Some(end), _) => format!("expired at {end}"),
+        (None, Some(0)) => "is used up: no more nodes can join with it".to_owned(),
+        (None, _) => return None,
+    };
+    Some(format!("the {role} join token {why}; 'gossipctl join-token {role} --rotate' makes a new one"))
 }
 
 /// What `join-token --revoke` says.

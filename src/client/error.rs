@@ -1,5 +1,6 @@
 //! What can go wrong between a program and its daemon, and how it is put to people.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub enum ClientError {
 impl ClientError {
     pub(super) fn connect(path: &Path, error: io::Error) -> Self {
         let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => format!("you must be {}", permitted(path)),
+            io::ErrorKind::PermissionDenied => permitted(path),
             // Too long a path, for example: no daemon could listen there.
             io::ErrorKind::InvalidInput => "set GOSSIPD_SOCKET or --socket to another path".to_owned(),
             _ => "is gossipd running? (set GOSSIPD_SOCKET or --socket)".to_owned(),
@@ -62,17 +63,32 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Who may use the socket: its group, or the group of the nearest folder above it that can be looked at.
+/// Who may use the socket, as far as this user can see it.
 fn permitted(path: &Path) -> String {
-    let group = path.ancestors().find_map(|ancestor| std::fs::metadata(ancestor).ok()).map(|found| found.gid());
-    match group {
-        None | Some(0) => "root".to_owned(),
-        Some(gid) => {
-            let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-            let name = group_name(&groups, gid).map_or_else(|| gid.to_string(), str::to_owned);
-            format!("root or in the group {name}")
-        }
+    /// The group may connect: write to the socket.
+    const GROUP_WRITES: u32 = 0o020;
+    /// The group may enter a directory.
+    const GROUP_ENTERS: u32 = 0o010;
+    match std::fs::metadata(path) {
+        Ok(socket) => format!("you must be {}", root_or_group(&socket, GROUP_WRITES)),
+        // Some directory on the way is closed: the last one that can be looked at.
+        Err(_) => match path.ancestors().skip(1).find_map(|dir| Some((dir, std::fs::metadata(dir).ok()?))) {
+            None => "you must be root".to_owned(),
+            Some((dir, found)) => {
+                let who = root_or_group(&found, GROUP_ENTERS);
+                format!("you may not look into the directory {}: you must be {who}", dir.display())
+            }
+        },
     }
+}
+
+fn root_or_group(found: &Metadata, right: u32) -> String {
+    if found.mode() & right == 0 {
+        return "root".to_owned();
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let name = group_name(&groups, found.gid()).map_or_else(|| found.gid().to_string(), str::to_owned);
+    format!("root or a member of group {name}")
 }
 
 /// The name of a group in the text of `/etc/group`.
@@ -98,6 +114,27 @@ mod tests {
             "cannot connect to the daemon at /run/gossipd/gossipd.sock: No such file or directory; \
              is gossipd running? (set GOSSIPD_SOCKET or --socket)"
         );
+    }
+
+    #[test]
+    fn a_forbidden_socket_names_its_group() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let gid = std::fs::metadata(&path).unwrap().gid();
+        let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+        let group = group_name(&groups, gid).map_or_else(|| gid.to_string(), str::to_owned);
+        for (mode, who) in [(0o660, format!("root or a member of group {group}")), (0o600, "root".to_owned())] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(permitted(&path), format!("you must be {who}"));
+        }
+        // What cannot be seen from here, and may be closed.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let beyond = dir.path().join("closed").join("sock");
+        let said = format!("you may not look into the directory {}: you must be root", dir.path().display());
+        assert_eq!(permitted(&beyond), said);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Client {
     /// Makes a new cluster with this node as its first manager.
     ///
     /// # Errors
-    /// A problem `already-in-cluster`, `bad-request` (with candidates when an address could not be decided).
+    /// A problem `already-in-cluster`, `bad-request`, `conflict` (the port is taken).
     pub async fn init(&self, request: &InitRequest) -> Result<InitResponse, ClientError> {
         self.post("/v1/cluster/init", request, self.limits.request).await
     }
@@ -118,7 +118,7 @@ impl Client {
     /// Leaves the cluster; the daemon runs on and waits for `init` or `join`.
     ///
     /// # Errors
-    /// A problem `not-in-cluster`, `conflict` (a manager, without force).
+    /// A problem `not-in-cluster`, `conflict` (the last manager, without force).
     pub async fn leave(&self, request: &LeaveRequest) -> Result<LeaveResponse, ClientError> {
         self.post("/v1/cluster/leave", request, self.limits.cluster).await
     }

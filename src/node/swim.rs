@@ -266,12 +266,7 @@ impl Node {
         }
         match message {
             Message::TurnUndead => {
-                // A life that another has taken the place of has nothing to say any more.
-                let outranked =
-                    self.table.get(src.id).is_some_and(|m| foca::Identity::win_addr_conflict(&m.swim.identity, src));
-                if !outranked {
-                    self.declared_down(now, *src);
-                }
+                self.declared_down(now, *src);
                 return Ok(kind);
             }
             Message::Ack(probe) => self.probe_answered(now, *probe, src.id),
@@ -410,7 +405,10 @@ impl Node {
 
     /// `by` holds this very life for down and will not listen to it any more.
     fn declared_down(&mut self, now: Now, by: Identity) {
-        if self.leaving || self.silent {
+        // A life that another has taken the place of has nothing to say any more.
+        let is_outranked =
+            self.table.get(by.id).is_some_and(|m| foca::Identity::win_addr_conflict(&m.swim.identity, &by));
+        if self.leaving || self.silent || is_outranked {
             return;
         }
         let me = self.identity();

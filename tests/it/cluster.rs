@@ -15,6 +15,7 @@ fn rows(table: &str) -> Vec<&str> {
 
 // ---- forming ---------------------------------------------------------------------------------------------------------
 
+/// R1: three nodes, by `init` and the command that it prints.
 #[test]
 fn three_nodes_by_init_and_the_command_it_prints() {
     let nodes: Vec<Node> = ["one", "two", "three"].map(Node::started).into();
@@ -236,6 +237,7 @@ fn never_down(observers: &[&Node], id: &str) {
     }
 }
 
+/// R4: leave.
 #[test]
 fn who_leaves_is_left_and_may_come_again() {
     let nodes = cluster(&["a", "b", "c"]);
@@ -282,6 +284,7 @@ fn terminate_can_mean_leave_and_the_next_start_comes_back() {
     all_ready(&nodes.iter().collect::<Vec<_>>());
 }
 
+/// R4: leave, of managers.
 #[test]
 fn managers_leave_while_there_is_another() {
     let nodes = cluster(&["first", "worker"]);
@@ -304,6 +307,7 @@ fn managers_leave_while_there_is_another() {
     shows(worker, &second_id, Status::Left);
 }
 
+/// R4: leave, of the only node.
 #[test]
 fn the_only_node_leaves_with_a_warning_that_nobody_heard() {
     let node = Node::started("alone");

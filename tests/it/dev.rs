@@ -125,6 +125,48 @@ fn three_nodes_are_there_and_ctrl_c_removes_everything() {
 }
 
 #[test]
+fn a_node_that_has_left_joins_again_by_the_command_printed() {
+    let place = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start(place.path(), &["--nodes", "2", "--port", "0", "--log", "warn"]);
+    dev.until_said("Ctrl-C stops all nodes and removes everything.");
+    let scratch = entries(place.path()).pop().unwrap();
+    let on = |node: &str, args: &[&str]| {
+        Ran::of(command(GOSSIPCTL).arg("--socket").arg(scratch.join(format!("{node}.sock"))).args(args)).ok()
+    };
+    on("node2", &["leave"]);
+    let said = on("node1", &["join-token", "worker"]);
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("gossipctl ")).expect("a command");
+    assert_eq!(on("node2", &line.split(' ').collect::<Vec<_>>()), "This node joined a cluster as a worker.\n");
+    assert!(on("node2", &["node", "inspect", "self"]).contains("\"address\": \"127.0.0.2:"));
+    dev.signal(Signal::SIGINT);
+    assert_eq!(dev.end(), Some(0));
+}
+
+#[test]
+fn what_killed_runs_left_behind_is_swept() {
+    let place = tempfile::tempdir().unwrap();
+    let make = |name: &str| {
+        let path = place.path().join(name);
+        fs::create_dir_all(path.join("node1")).unwrap();
+        path
+    };
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let dead = make(&format!("gossipd-dev-{}", ended.id()));
+    let kept = [make(&format!("gossipd-dev-{}", std::process::id())), make("gossipd-dev-"), make("gossipd-dev-x")];
+    let mut dev = Dev::start(place.path(), &["--nodes", "1", "--port", "0", "--log", "warn"]);
+    let said = dev.until_said("Ctrl-C stops all nodes and removes everything.");
+    assert!(said.contains(&format!("Removed {}, which a killed run has left behind.", dead.display())), "{said}");
+    dev.signal(Signal::SIGINT);
+    assert_eq!(dev.end(), Some(0));
+    let mut left = entries(place.path());
+    left.sort();
+    let mut expected = kept.to_vec();
+    expected.sort();
+    assert_eq!(left, expected);
+}
+
+#[test]
 fn no_daemon_outlives_it() {
     let place = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(place.path(), &["--nodes", "2", "--port", "0", "--log", "warn"]);

@@ -35,6 +35,7 @@ fn held(observer: &Node) -> Vec<String> {
 
 // ---- reading ---------------------------------------------------------------------------------------------------------
 
+/// R19: nothing readable passes.
 #[test]
 fn nothing_readable_passes_over_the_wire() {
     let (wire_a, a) = Relay::with_node("plain-host-alpha");
@@ -88,6 +89,7 @@ fn with(datagram: &[u8], at: usize, change: impl Fn(u8) -> u8) -> Vec<u8> {
     bytes
 }
 
+/// R20: garbage and replay.
 #[test]
 fn garbage_and_recordings_change_nothing_and_are_counted() {
     let (wire_a, a) = Relay::with_node("a");
@@ -169,6 +171,7 @@ fn sent_by(datagram: &[u8], node: &Node) -> bool {
     contains(&datagram[..BODY_AT.min(datagram.len())], &base36_decode::<16>(&node.id()).unwrap())
 }
 
+/// R20: replay.
 #[test]
 fn a_recording_does_not_bring_back_who_left() {
     let (wire, mut a) = Relay::with_node("a");
@@ -274,6 +277,7 @@ fn framed(topic: u8, body: &[u8]) -> Vec<u8> {
     [&[topic][..], &length, body].concat()
 }
 
+/// R20: garbage, on TCP.
 #[test]
 fn strangers_on_tcp_get_nothing_but_a_refusal() {
     const EXCHANGE: u8 = 1;
@@ -350,4 +354,46 @@ fn half_open_connections_of_one_stranger_keep_nobody_out() {
         if failed >= 64.0 { Ok(()) } else { Err(format!("{failed} of 64")) }
     });
     held_open.clear();
+}
+
+/// R20: however much garbage arrives, the daemon answers and obeys.
+#[test]
+fn a_flood_does_not_starve_the_rest_of_the_daemon() {
+    let mut nodes = crate::harness::cluster(&["a", "b"]);
+    let node = &nodes[0];
+    let target = node.addr();
+    // A good header for this cluster, so that the datagrams get as far as the cipher.
+    let mut forged = vec![0x5a; 80];
+    let flood_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let tag = {
+        let id: gossipd::record::ClusterId = node.own().cluster.unwrap().id;
+        [id.as_bytes()[0], id.as_bytes()[1]]
+    };
+    forged[0] = 1;
+    forged[1..3].copy_from_slice(&tag);
+    let is_over = std::sync::Arc::clone(&flood_over);
+    let flood = std::thread::spawn(move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Bounded, whatever happens.
+        let mut sent = 0_u32;
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) && sent < 20_000_000 {
+            let _ = socket.send_to(&forged, target);
+            sent += 1;
+        }
+        sent
+    });
+    wait_for("the flood to arrive", || {
+        let dropped: f64 = ["key", "forged"]
+            .iter()
+            .filter_map(|c| node.metric(&format!("gossipd_datagrams_dropped_total{{cause=\"{c}\"}}")))
+            .sum();
+        if dropped > 10_000.0 { Ok(()) } else { Err(format!("{dropped} dropped")) }
+    });
+    node.ctl(&["members"]).ok();
+    node.ctl(&["join-token", "worker"]).ok();
+    // SIGTERM is noticed while the flood goes on.
+    assert_eq!(nodes[0].terminate(), 0);
+    assert!(!flood.is_finished(), "the flood ended before the daemon did");
+    flood_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(flood.join().unwrap() > 10_000);
 }

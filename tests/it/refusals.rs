@@ -18,6 +18,7 @@ const CONFIGURATION: i32 = 78;
 
 // ---- one daemon at a time --------------------------------------------------------------------------------------------
 
+/// R21: refusals: a second daemon.
 #[test]
 fn two_daemons_do_not_share_a_socket_or_a_state_directory() {
     let first = Node::started("first");
@@ -59,6 +60,7 @@ fn a_stale_socket_is_replaced_and_anything_else_is_not() {
 
 // ---- ports -----------------------------------------------------------------------------------------------------------
 
+/// R21: refusals: a taken port.
 #[test]
 fn a_taken_port_is_told_at_init_and_join_and_changes_nothing() {
     let manager = Node::started("manager");
@@ -123,6 +125,7 @@ fn a_taken_port_for_metrics_ends_the_start() {
 
 // ---- the disk --------------------------------------------------------------------------------------------------------
 
+/// R21: refusals: the state directory.
 #[test]
 fn a_state_directory_that_cannot_be_made_ends_the_start() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -303,6 +306,7 @@ fn a_read_only_state_directory_ends_the_start() {
     ran.refused(CANNOT_CREATE, &["cannot ", state.to_str().unwrap(), "Read-only file system"]);
 }
 
+/// R21: refusals: damaged state.
 #[test]
 fn damaged_state_is_named_and_left_as_it_is() {
     let mut node = Node::started("damaged");
@@ -375,6 +379,7 @@ fn a_membership_of_another_node_id_is_refused() {
 
 // ---- configuration ---------------------------------------------------------------------------------------------------
 
+/// R21: refusals: configuration.
 #[test]
 fn configuration_that_is_not_valid_ends_the_start() {
     let file = |node: &Node| node.config_path().to_str().unwrap().to_owned();
@@ -408,19 +413,31 @@ fn configuration_that_is_not_valid_ends_the_start() {
         ("[protocol]\nprobe_period_ms = 1", "protocol.probe_period_ms = \"1\": expected 20 to 60000"),
         ("[protocol]\nprobe_rtt_ms = 5000", "protocol.probe_rtt_ms = \"5000\": must be below probe_period_ms"),
         ("[protocol]\ndatagram_bytes_max = 100", "protocol.datagram_bytes_max = \"100\": expected 1000 to 8952"),
-        ("[join]\nremotes = [\"a:1\"]", "join.remotes and join.token_file go together"),
+        ("[join]\nremotes = [\"a:1\"]", "join.token_file is missing: join.remotes and join.token_file go together"),
     ];
     for (config, text) in values {
         let mut node = Node::new("bad").with_config(config);
         node.start_in_vain().refused(CONFIGURATION, &[text]);
     }
     let mut node = Node::new("bad");
-    node.set_log_filter("gossipd=loud");
-    node.start_in_vain().refused(CONFIGURATION, &["log.filter", "gossipd=loud"]);
+    for filter in ["gossipd=loud", "inf", ""] {
+        node.set_log_filter(filter);
+        node.start_in_vain().refused(CONFIGURATION, &[&format!("log.filter = {filter:?}: "), "MODULE=LEVEL"]);
+    }
     for (flags, code, text) in [
-        (["--on-terminate", "explode"], CONFIGURATION, "on_terminate = \"explode\": expected stop or leave"),
-        (["--log-format", "xml"], CONFIGURATION, "log.format = \"xml\": expected text or json"),
-        (["--advertise-addr", "10.0.0"], CONFIGURATION, "advertise_addr = \"10.0.0\": "),
+        (
+            ["--on-terminate", "explode"],
+            CONFIGURATION,
+            "on_terminate (--on-terminate) = \"explode\": expected stop or leave",
+        ),
+        (["--log-format", "xml"], CONFIGURATION, "log.format (--log-format) = \"xml\": expected text or json"),
+        (["--advertise-addr", "10.0.0"], CONFIGURATION, "advertise_addr (--advertise-addr) = \"10.0.0\": "),
+        (["--log", "!!"], CONFIGURATION, "log.filter (--log) = \"!!\": \"!!\" is no directive; expected LEVEL"),
+        (
+            ["--data-path-addr", "lo:80"],
+            CONFIGURATION,
+            "data_path_addr (--data-path-addr) = \"lo:80\": \"lo:80\" has a port",
+        ),
         (["--colour", "red"], 2, "--colour"),
     ] {
         Node::new("bad").with_flags(&flags).start_in_vain().refused(code, &[text]);
@@ -443,17 +460,24 @@ fn a_configuration_that_cannot_be_read_ends_the_start() {
     Ran::of(by_environment.arg("run").env("GOSSIPD_CONFIG", &missing)).refused(CONFIGURATION, &[path]);
 }
 
+/// R21: refusals: addresses.
 #[test]
 fn an_unknown_interface_is_answered_with_those_that_there_are() {
     let node = Node::started("named");
     for flag in ["--listen-addr", "--advertise-addr", "--data-path-addr"] {
         let ran = node.ctl(&["init", flag, "nosuch0"]);
-        ran.refused(1, &["interface \"nosuch0\" has no usable address", "127.0.0.1 on lo"]);
+        ran.refused(1, &["there is no interface \"nosuch0\"; interfaces here: ", "127.0.0.1 on lo"]);
     }
     let bad = node.ctl(&["init", "--listen-addr", "10.0.0"]);
     bad.refused(1, &["\"10.0.0\" is neither an IP address nor an interface name"]);
-    let nobody = node.ctl(&["init", "--advertise-addr", "0.0.0.0"]);
-    nobody.refused(1, &["0.0.0.0 cannot be advertised: others cannot reach it"]);
+    for nobody in ["0.0.0.0", "255.255.255.255"] {
+        let ran = node.ctl(&["init", "--advertise-addr", nobody]);
+        let said = ran.refused(1, &[&format!("{nobody} cannot be advertised: others cannot reach it")]);
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let unknown = node.ctl(&["init", "--listen-addr", "nosuch0"]).refused(1, &["nosuch0"]);
+    assert_eq!(unknown.matches("127.0.0.1 on lo").count(), 1, "told once: {unknown}");
+    node.ctl(&["init", "--data-path-addr", "127.0.0.1:80"]).refused(1, &["\"127.0.0.1:80\" has a port"]);
     node.ctl(&["init", "--listen-addr", ""]).refused(2, &["--listen-addr"]);
     assert!(node.own().cluster.is_none() && !node.is_member_on_disk());
     node.init();
@@ -472,6 +496,59 @@ fn an_expiry_that_makes_no_sense_is_refused() {
     let end = humantime::parse_rfc3339(&end).unwrap();
     let left = end.duration_since(std::time::SystemTime::now()).unwrap().as_secs() / 3_600;
     assert!((700..=720).contains(&left), "{left} hours");
+}
+
+#[test]
+fn doubtful_addresses_are_told_in_the_log() {
+    // Flags that come later win.
+    let waiting = Node::new("waiting").with_config("advertise_addr = \"nosuch0\"\n");
+    let mut waiting = waiting;
+    waiting.start();
+    let log = waiting.log();
+    assert!(log.contains(" WARN ") && log.contains("there is no interface \"nosuch0\""), "{log}");
+    assert!(log.contains("key=\"advertise_addr\""), "{log}");
+
+    let (translated, other) = (Node::started("translated"), Node::started("other"));
+    let doubtful = |node: &Node, advertise: &str, doubt: &str| {
+        node.ctl(&["init", "--advertise-addr", advertise]).ok();
+        wait_for("a warning", || if node.log().contains(doubt) { Ok(()) } else { Err(node.log()) });
+    };
+    doubtful(&translated, "198.51.100.1", "the advertised address is on no interface of this machine");
+    doubtful(&other, "127.0.0.1", "the advertised address is not the one listened on");
+    let plain = Node::started("plain");
+    plain.init();
+    assert!(!plain.log().contains(" WARN "), "{}", plain.log());
+}
+
+#[test]
+fn variables_set_to_nothing_are_not_set() {
+    let mut node = Node::new("named");
+    let words = [
+        "env",
+        "GOSSIPD_CONFIG=",
+        "GOSSIPD_LISTEN_ADDR=",
+        "GOSSIPD_ADVERTISE_ADDR=",
+        "GOSSIPD_PORT=",
+        "GOSSIPD_LOG=",
+        "GOSSIPD_LOG_FORMAT=",
+        "GOSSIPD_ON_TERMINATE=",
+        "GOSSIPD_STATE_DIR=",
+        "GOSSIPD_SOCKET=",
+    ];
+    node = node.wrapped_in(&words);
+    node.start();
+    node.init();
+    let mut version = node.ctl_command(&["version"]);
+    assert!(Ran::of(version.env("GOSSIPD_SOCKET", "")).ok().contains("gossipd "));
+    // A flag that is given with nothing is a mistake all the same.
+    Node::new("bad")
+        .with_flags(&["--log-format", ""])
+        .start_in_vain()
+        .refused(CONFIGURATION, &["log.format (--log-format)"]);
+    // What the environment says is told with the flag of the same name.
+    let mut command = command(GOSSIPD);
+    Ran::of(command.arg("run").args(["--config", "/dev/null"]).env("GOSSIPD_LOG_FORMAT", "xml"))
+        .refused(CONFIGURATION, &["log.format (--log-format) = \"xml\": expected text or json"]);
 }
 
 // ---- SIGHUP ----------------------------------------------------------------------------------------------------------

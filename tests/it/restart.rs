@@ -22,6 +22,7 @@ fn terminate_stops_for_a_restart() {
     all_ready(&[&nodes[0], &nodes[1]]);
 }
 
+/// R6: restart after kill -9.
 #[test]
 fn a_killed_node_comes_back_as_itself() {
     let mut nodes = cluster(&["a", "b", "c"]);
@@ -79,6 +80,7 @@ fn a_kill_right_after_init_loses_nothing() {
     all_ready(&[&manager, &worker]);
 }
 
+/// R6: restart after kill -9, of all nodes.
 #[test]
 fn a_cluster_forms_again_after_all_were_killed() {
     // A reboot of the whole fleet: the addresses stay.

@@ -40,6 +40,7 @@ fn altered(token: &str) -> String {
     format!("{rest}{}", if last == "0" { "1" } else { "0" })
 }
 
+/// R2: tokens that are refused: altered, rotated, revoked, expired, used up, of another cluster, malformed.
 #[test]
 fn tokens_that_are_not_valid_are_refused_and_leave_no_trace() {
     let manager = Node::started("manager");
@@ -72,6 +73,9 @@ fn tokens_that_are_not_valid_are_refused_and_leave_no_trace() {
     let end = humantime::parse_rfc3339(answer["expires_at"].as_str().unwrap()).unwrap();
     wait_for("the end of the token", || if SystemTime::now() > end { Ok(()) } else { Err("it is valid".to_owned()) });
     let expired = answer["token"].as_str().unwrap();
+    for args in [&["join-token", "worker"][..], &["join-token", "-q", "worker"]] {
+        manager.ctl(args).refused(1, &["the worker join token expired at 2", "gossipctl join-token worker --rotate"]);
+    }
     refused(expired, 1, &["the worker join token expired at 2", "gossipctl join-token worker --rotate"]);
 
     // Another cluster's: the secret is not shown to this one.
@@ -85,7 +89,9 @@ fn tokens_that_are_not_valid_are_refused_and_leave_no_trace() {
     let malformed: &[&str] = &["join token is malformed", "was it cut off when copied?"];
     refused(&first[..first.len() - 3], 1, malformed);
     refused(&format!("{first}x"), 1, malformed);
-    refused(&first.to_uppercase(), 1, malformed);
+    let mistyped: &[&str] = &["join token is malformed: it has the right length, but is mistyped"];
+    refused(&first.to_uppercase(), 1, mistyped);
+    refused(&format!("{}{}", &first[..first.len() - 25], "z".repeat(25)), 1, mistyped);
     refused(&first.to_lowercase(), 1, &["join token is malformed: it does not start with GDTKN-1-"]);
     refused(&first.replace("GDTKN-1-", "GDTKN-2-"), 1, &["later version", "upgrade gossipd"]);
     refused("hello", 1, &["join token is malformed: it does not start with GDTKN-1-"]);
@@ -98,13 +104,15 @@ fn tokens_that_are_not_valid_are_refused_and_leave_no_trace() {
 
     // The same node gets in with a good one; the next finds it used up.
     let said = manager.ctl(&["join-token", "worker", "--rotate", "--max-uses", "1"]).ok();
-    assert!(said.contains("This token is valid for 1 join."), "{said}");
+    assert!(said.contains("This token is valid for 1 more join."), "{said}");
     let once = manager.token("worker");
     assert_eq!(node.try_join(&once, &[&remote]).ok(), "This node joined a cluster as a worker.\n");
     all_ready(&[&manager, &node]);
     assert_eq!(manager.get("/v1/join-tokens/worker").json()["uses_left"], 0);
+    manager.ctl(&["join-token", "-q", "worker"]).refused(1, &["the worker join token is used up", "--rotate"]);
     let (late, late_addr) = joiner("late");
-    late.try_join(&once, &[&remote]).refused(1, &["all are used", "gossipctl join-token worker --rotate"]);
+    late.try_join(&once, &[&remote])
+        .refused(1, &["was good for 1 join, which is used up", "gossipctl join-token worker --rotate"]);
     untouched(&late, late_addr);
     // The manager's token was not touched by any of it.
     late.join(&manager, "manager");
@@ -125,6 +133,7 @@ fn a_copy_of_the_managers_disk_is_refused() {
     assert!(copy.own().cluster.is_none() && !copy.is_member_on_disk());
 }
 
+/// R2: tokens, used up.
 #[test]
 fn a_used_up_token_stays_used_up_after_a_kill() {
     let mut manager = Node::started("manager");
@@ -135,7 +144,7 @@ fn a_used_up_token_stays_used_up_after_a_kill() {
     node.try_join(&once, &[&manager.addr().to_string()]).ok();
     manager.kill_and_start();
     let other = Node::started("two");
-    other.try_join(&once, &[&manager.addr().to_string()]).refused(1, &["all are used"]);
+    other.try_join(&once, &[&manager.addr().to_string()]).refused(1, &["was good for 1 join, which is used up"]);
 }
 
 #[test]
@@ -251,19 +260,40 @@ fn each_remote_that_was_not_reached_is_listed_with_its_reason() {
         let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
     });
     let own = addr.to_string();
-    let ran = node.try_join(&token, &[&dead, &stranger, &own, "somewhere:99999", "a/b"]);
+    let ran = node.try_join(&token, &[&dead, &stranger, &own, "no-such-host.invalid"]);
     let text = ran.refused(1, &["no manager of the cluster was reached; tried"]);
     for (remote, reason) in [
         (dead.as_str(), "cannot connect: Connection refused"),
         (&stranger, "TLS: "),
         (&own, "this node itself"),
-        ("somewhere:99999", "\"99999\" is not a port; expected HOST:PORT"),
-        ("a/b", "not a HOST:PORT"),
+        ("no-such-host.invalid", "failed to lookup address information"),
     ] {
         assert!(text.contains(&format!("{remote} ({reason}")), "{remote} ({reason}) in {text}");
     }
     server.join().unwrap();
     untouched(&node, addr);
+    node.join(&manager, "worker");
+}
+
+/// R21: refusals: where to join through.
+#[test]
+fn a_malformed_remote_is_refused_before_anything_is_tried() {
+    let manager = Node::started("manager");
+    manager.init();
+    let (token, good) = (manager.token("worker"), manager.addr().to_string());
+    let (node, addr) = joiner("joiner");
+    for bad in
+        ["127.0.0.1:99999", "http://127.0.0.1", "a b", "[::1", "127.0.0.1:", ":7946", "127.0.0.1:0", "somewhere:99999"]
+    {
+        let said = format!("{bad:?} is not where a member could be asked; expected HOST[:PORT]");
+        // Also when another one would have done.
+        node.try_join(&token, &[&good, bad]).refused(1, &[&said]);
+        let body = serde_json::json!({ "token": token, "remotes": [bad] }).to_string();
+        let answer = node.post("/v1/cluster/join", &body);
+        assert_eq!((answer.status, &answer.json()["type"]), (400, &"urn:gossipd:problem:bad-request".into()), "{bad}");
+    }
+    untouched(&node, addr);
+    assert_eq!(manager.members().unwrap().len(), 1);
     node.join(&manager, "worker");
 }
 
@@ -282,6 +312,7 @@ fn a_member_does_not_join_or_found_a_second_cluster() {
     all_ready(&[&nodes[0], &nodes[1]]);
 }
 
+/// R2: tokens, and where they may come from.
 #[test]
 fn tokens_come_from_files_the_environment_and_a_pipe() {
     let manager = Node::started("manager");
