@@ -364,14 +364,14 @@ fn a_flood_does_not_starve_the_rest_of_the_daemon() {
     let target = node.addr();
     // A good header for this cluster, so that the datagrams get as far as the cipher.
     let mut forged = vec![0x5a; 80];
-    let flood_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flood_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let tag = {
         let id: gossipd::record::ClusterId = node.own().cluster.unwrap().id;
         [id.as_bytes()[0], id.as_bytes()[1]]
     };
     forged[0] = 1;
     forged[1..3].copy_from_slice(&tag);
-    let is_over = std::sync::Arc::clone(&flood_over);
+    let is_over = Arc::clone(&flood_over);
     let flood = std::thread::spawn(move || {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         // Bounded, whatever happens.
