@@ -35,6 +35,10 @@ mod tls;
 mod token;
 mod trust;
 
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -61,6 +65,17 @@ fn rfc3339(unix_ms: u64) -> String {
     // The last millisecond of the year 9999; later ones have no RFC 3339 text.
     const LAST_MS: u64 = 253_402_300_799_999;
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS))).to_string()
+}
+
+/// Makes a file, if there is none, and takes its lock (flock) for as long as the value lives; `None` when another process
+/// has it.
+fn lock_file(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The daemon could not start, or had to stop.
@@ -95,7 +110,7 @@ pub enum RunError {
         /// The address.
         addr: std::net::SocketAddr,
         /// The system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Anything else: a bug, or the system.
     #[error("{0}")]

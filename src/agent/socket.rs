@@ -1,8 +1,8 @@
 //! The API's Unix socket file: made with the right mode and group, never stolen from a live daemon.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 
@@ -90,19 +90,9 @@ fn lock_beside(path: &Path) -> Result<File, SocketError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    let io = |action, source| SocketError::Io { action, path: lock_path.clone(), source };
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&lock_path)
-        .map_err(|e| io("write", e))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(SocketError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(io("lock", source)),
-    }
+    super::lock_file(&lock_path)
+        .map_err(|source| SocketError::Io { action: "lock", path: lock_path, source })?
+        .ok_or_else(|| SocketError::InUse(path.to_owned()))
 }
 
 fn gid_of(group: Option<&str>) -> Result<Option<u32>, SocketError> {

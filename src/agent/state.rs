@@ -9,7 +9,7 @@
 //! Every file is replaced as a whole: written beside its place, synced, renamed over it, and the directory synced. So a
 //! crash or a full disk at any instant leaves the old content or the new one. All files are 0600, the directory 0700.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -148,18 +148,9 @@ impl StateDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| io("create state directory", e))?;
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|e| io("restrict state directory", e))?;
         let lock_path = path.join(LOCK_FILE);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|source| StateError::Io { action: "write", path: lock_path, source })?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StateError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(io("lock", source)),
-        }
+        let lock = super::lock_file(&lock_path)
+            .map_err(|source| StateError::Io { action: "lock", path: lock_path, source })?
+            .ok_or_else(|| StateError::InUse(path.to_owned()))?;
         let node = match read(&path.join(NODE_FILE))? {
             Some(node) => node,
             None => {

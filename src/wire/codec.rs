@@ -83,3 +83,22 @@ pub fn decode<T: bincode::Decode<()>, const LIMIT: usize>(what: &'static str, by
     let (value, used) = decode_prefix::<T, LIMIT>(what, bytes)?;
     if used == bytes.len() { Ok(value) } else { Err(DecodeError::Trailing { what, left: bytes.len() - used }) }
 }
+
+/// A message of a vocabulary: its version, then the value.
+pub fn encode_message(version: u8, message: &impl bincode::Encode) -> Vec<u8> {
+    let mut out = vec![version];
+    encode_into(message, &mut out);
+    out
+}
+
+/// Reads what [`encode_message`] wrote, from a stream.
+///
+/// # Errors
+/// [`DecodeError`] for another version, or malformed bytes.
+pub fn decode_message<T: bincode::Decode<()>>(what: &'static str, version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        None => Err(DecodeError::Malformed(what)),
+        Some((found, body)) if *found == version => decode::<T, STREAM_LIMIT>(what, body),
+        Some((found, _)) => Err(DecodeError::Version { what, version: *found }),
+    }
+}

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 
-use super::codec::{self, DecodeError, STREAM_LIMIT};
+use super::codec::{self, DecodeError};
 use super::datagram::RecordEnvelope;
 use crate::record::NodeId;
 
@@ -76,37 +76,39 @@ pub enum Reply {
     Leaving,
 }
 
-macro_rules! versioned {
-    ($type:ty, $what:literal) => {
-        impl $type {
-            /// The bytes to send.
-            pub fn to_bytes(&self) -> Vec<u8> {
-                let mut out = vec![EXCHANGE_VERSION];
-                codec::encode_into(self, &mut out);
-                out
-            }
+impl Request {
+    /// The bytes to send.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode_message(EXCHANGE_VERSION, self)
+    }
 
-            /// Reads what a member sent.
-            ///
-            /// # Errors
-            /// [`DecodeError`] for another version, malformed bytes or too many members.
-            pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-                let (version, body) = bytes.split_first().ok_or(DecodeError::Malformed($what))?;
-                if *version != EXCHANGE_VERSION {
-                    return Err(DecodeError::Version { what: $what, version: *version });
-                }
-                let message = codec::decode::<Self, STREAM_LIMIT>($what, body)?;
-                if message.member_count() > MEMBERS_MAX {
-                    return Err(DecodeError::Invalid($what));
-                }
-                Ok(message)
-            }
-        }
-    };
+    /// Reads what a member sent.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for another version, malformed bytes or too many members.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const WHAT: &str = "exchange request";
+        let message: Self = codec::decode_message(WHAT, EXCHANGE_VERSION, bytes)?;
+        if message.member_count() > MEMBERS_MAX { Err(DecodeError::Invalid(WHAT)) } else { Ok(message) }
+    }
 }
 
-versioned!(Request, "exchange request");
-versioned!(Reply, "exchange reply");
+impl Reply {
+    /// The bytes to send.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode_message(EXCHANGE_VERSION, self)
+    }
+
+    /// Reads what a member sent.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for another version, malformed bytes or too many members.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const WHAT: &str = "exchange reply";
+        let message: Self = codec::decode_message(WHAT, EXCHANGE_VERSION, bytes)?;
+        if message.member_count() > MEMBERS_MAX { Err(DecodeError::Invalid(WHAT)) } else { Ok(message) }
+    }
+}
 
 impl Request {
     fn member_count(&self) -> usize {
