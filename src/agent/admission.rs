@@ -17,7 +17,7 @@ use super::{tls, unix_ms};
 use crate::api::NodeOptions;
 use crate::node::{Node, Peer};
 use crate::record::{NodeId, Role};
-use crate::wire::admission::{Admission, Reply, Request, possession};
+use crate::wire::admission::{Reply, Request, possession};
 
 /// Managers that a worker names.
 const MANAGERS_NAMED: usize = 8;
@@ -194,7 +194,6 @@ pub(super) async fn ask_to_join(
             Ok((Reply::Admitted(admission), ca_certificate)) => {
                 let contacts = admission.members.iter().map(|member| member.addr).collect();
                 let role = admission.role;
-                let Admission { .. } = *admission;
                 let membership = admitted(&admission, ca_certificate, &key, options, SystemTime::now());
                 return Ok(Joined { membership, role, by: addr, contacts });
             }

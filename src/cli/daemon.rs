@@ -1,6 +1,6 @@
 //! `gossipd`: the daemon's arguments, and how it ends.
 
-use std::io::{Read as _, stdin};
+use std::io::stdin;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -133,7 +133,7 @@ fn run(args: RunArgs) -> ExitCode {
     if stop_at_end_of_stdin {
         std::thread::spawn(|| {
             // Whatever is read is not looked at; its end is.
-            let _ = std::io::copy(&mut stdin().lock().take(u64::MAX), &mut std::io::sink());
+            let _ = std::io::copy(&mut stdin().lock(), &mut std::io::sink());
             let _ = kill(Pid::this(), Signal::SIGTERM);
         });
     }

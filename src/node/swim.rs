@@ -414,7 +414,7 @@ impl Node {
         let me = self.identity();
         self.renew(now, me);
         // It may remember a generation above ours: a full exchange tells.
-        self.start_sync(now, by.addr, Some(by.id));
+        self.start_sync(by.addr, Some(by.id));
     }
 
     /// Takes a generation above `seen` and tells everybody.

@@ -46,7 +46,7 @@ impl Node {
         self.timers.submit(now.mono_us + wait_us, Timer::Sync);
         self.sync_wait_us = self.sync_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000);
         if let Some(Identity { id, addr, .. }) = self.choose(1).first().copied() {
-            self.start_sync(now, addr, Some(id));
+            self.start_sync(addr, Some(id));
         }
     }
 
@@ -80,7 +80,7 @@ impl Node {
         for _ in 0..count.min(candidates.len()) {
             let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
             if let Some(addr) = candidates.get(at) {
-                self.start_sync(now, *addr, None);
+                self.start_sync(*addr, None);
             }
         }
     }
@@ -112,7 +112,7 @@ impl Node {
         wanted.into_iter().collect()
     }
 
-    pub(super) fn start_sync(&mut self, _now: Now, to: SocketAddr, peer: Option<NodeId>) {
+    pub(super) fn start_sync(&mut self, to: SocketAddr, peer: Option<NodeId>) {
         let digest = self.joined.then(|| self.digest());
         let request = Request::Sync { me: Box::new(self.own_entry()), digest };
         self.exchange(to, peer, Purpose::Sync, &request);
