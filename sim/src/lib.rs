@@ -18,6 +18,7 @@ pub mod checks;
 pub mod host;
 pub mod luck;
 pub mod net;
+pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod trace;

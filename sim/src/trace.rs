@@ -50,6 +50,10 @@ impl Trace {
                 self.member(old.as_deref());
                 self.member(new.as_deref());
             }
+            Event::Health(health) => {
+                self.number(u64::from(health.score));
+                health.reasons.iter().for_each(|reason| self.bytes(reason.word().as_bytes()));
+            }
             Event::Joined { with } => self.bytes(with.as_bytes()),
             Event::LeaveDone { acknowledged } => self.number(u64::from(*acknowledged)),
             Event::IdentityConflict { addr, generation, gives_way } => {

@@ -285,7 +285,7 @@ impl Task {
                     metrics::udp_error("send", &error);
                 }
             }
-            Effect::Exchange { id, to, peer, request } => match self.sender.upgrade() {
+            Effect::Exchange { id, to, peer, request, patience_ms: _ } => match self.sender.upgrade() {
                 Some(sender) if self.unpersisted.is_none() => {
                     let trust = Arc::clone(&self.trust);
                     tokio::spawn(async move {
@@ -342,6 +342,10 @@ impl Task {
             }
             Event::LeaveDone { acknowledged } => {
                 self.progress.send_modify(|progress| progress.left = Some(acknowledged));
+            }
+            Event::Health(health) => {
+                let reasons: Vec<_> = health.reasons.iter().map(|reason| reason.word()).collect();
+                tracing::info!(score = health.score, reasons = reasons.join(","), "own health");
             }
             Event::IdentityConflict { addr, generation, gives_way } => tracing::error!(
                 addr = addr.map(tracing::field::display),

@@ -288,7 +288,7 @@ async fn members(membership: &Membership) -> Result<Members, Problem> {
 }
 
 fn view(member: node::Member, me: NodeId, now_us: u64) -> Member {
-    let node::Member { swim, status, since_ms, record, heard_us, rtt_us } = member;
+    let node::Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only: _ } = member;
     let record = record.as_deref();
     Member {
         id: swim.identity.id,

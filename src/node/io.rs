@@ -66,6 +66,8 @@ pub enum Effect {
         peer: Option<NodeId>,
         /// An encoded [`crate::wire::exchange::Request`].
         request: Vec<u8>,
+        /// Give up after this long, whatever has been reached by then, in milliseconds.
+        patience_ms: u64,
     },
     /// Tell whoever listens.
     Event(Event),
@@ -132,6 +134,8 @@ pub enum Event {
         /// A member has it.
         acknowledged: bool,
     },
+    /// What this node thinks of itself has changed.
+    Health(Health),
     /// Another live node uses this node's id.
     IdentityConflict {
         /// Where the other one was seen, if it was.
@@ -150,6 +154,53 @@ pub enum Command {
     Leave,
     /// Learn of further addresses to find others at.
     AddContacts(Vec<SocketAddr>),
+    /// Announce that this node stops and is expected back within that many seconds: until then nobody holds its silence
+    /// against it. [`Event::LeaveDone`] follows.
+    Away(u16),
+    /// From now on this node is to be reached there.
+    Readdress(SocketAddr),
+}
+
+/// What a node thinks of itself: whoever reads its listing should know how much it is worth.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// 0: well; grows with each sign of own trouble, up to [`Health::SCORE_MAX`].
+    pub score: u32,
+    /// What is wrong, in the order of [`Degraded::ALL`].
+    pub reasons: Vec<Degraded>,
+}
+
+impl Health {
+    /// The worst score.
+    pub const SCORE_MAX: u32 = 8;
+}
+
+/// Why a node is not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Degraded {
+    /// It hears nobody: it keeps its listing as it is and accuses nobody.
+    Isolated,
+    /// Others are reached over TCP only.
+    UdpBlocked,
+    /// It is woken late, or its datagrams are: it accuses nobody before it has caught up.
+    Slow,
+    /// Its wall clock differs from that of most others.
+    ClockSkew,
+}
+
+impl Degraded {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Isolated, Self::UdpBlocked, Self::Slow, Self::ClockSkew];
+
+    /// The word used in the API, logs and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Isolated => "isolated",
+            Self::UdpBlocked => "udp-blocked",
+            Self::Slow => "slow",
+            Self::ClockSkew => "clock-skew",
+        }
+    }
 }
 
 /// Whom the other end of an exchange has proven to be.
@@ -164,9 +215,15 @@ pub struct Peer {
 /// An exchange brought no reply. Nothing was changed here; the other side may have taken the request in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
-    /// Nobody answered there in time.
+    /// Nothing came back in time, not even from the other side's kernel: the machine or the path to it is gone.
     #[error("unreachable")]
     Unreachable,
+    /// The other side's kernel refused: the machine is there, and nobody listens.
+    #[error("refused")]
+    Refused,
+    /// The other side's kernel accepted, and nobody answered in time: whoever listens there is stopped or overloaded.
+    #[error("no answer")]
+    Stalled,
     /// Somebody else answered there, or a stranger.
     #[error("not the expected peer")]
     WrongPeer,

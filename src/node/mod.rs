@@ -41,7 +41,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
 pub use self::identity::Identity;
-pub use self::io::{Cause, Command, Effect, Event, ExchangeError, ExchangeId, Now, Peer, Start};
+pub use self::io::{Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, Now, Peer, Start};
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::{Foca, Rival};
@@ -235,6 +235,11 @@ impl Node {
         self.timers.next_us()
     }
 
+    /// What this node thinks of itself.
+    pub fn health(&self) -> Health {
+        Health::default()
+    }
+
     /// Counters since the start.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -313,6 +318,10 @@ impl Node {
         }
     }
 
+    /// A datagram to `to` came back: nobody listens there (ICMP port unreachable). Anybody can forge that, so it is a hint
+    /// to look closer and never proof.
+    pub fn handle_refused(&mut self, _now: Now, _to: SocketAddr) {}
+
     /// Carries out an order.
     pub fn handle_command(&mut self, now: Now, command: Command) {
         match command {
@@ -325,6 +334,7 @@ impl Node {
                 }
                 self.arm_rejoin(now.mono_us);
             }
+            Command::Away(_) | Command::Readdress(_) => {}
         }
     }
 
@@ -417,6 +427,7 @@ impl Node {
             record: Some(Arc::clone(&self.record)),
             heard_us: 0,
             rtt_us: None,
+            tcp_only: false,
         }
     }
 

@@ -31,6 +31,8 @@ const PUSH_MEMBERS_MAX: usize = 4_096;
 const LEAVE_PUSHES_MAX: usize = 12;
 /// Exchanges under way at once, at most: each is a TLS connection.
 const EXCHANGES_MAX: usize = 32;
+/// How long an exchange of state may take.
+const PATIENCE_MS: u64 = 10_000;
 /// Contacts tried at once while nobody is reached.
 const REJOIN_FANOUT: usize = 8;
 
@@ -135,7 +137,7 @@ impl Node {
         let id = ExchangeId(self.exchange_count);
         self.exchanges.insert(id, purpose);
         self.stats.exchanges_started += 1;
-        self.effect(Effect::Exchange { id, to, peer, request: request.to_bytes() });
+        self.effect(Effect::Exchange { id, to, peer, request: request.to_bytes(), patience_ms: PATIENCE_MS });
     }
 
     pub(super) fn answer(&mut self, now: Now, peer: Peer, request: &[u8]) -> Result<Reply, DecodeError> {

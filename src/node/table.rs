@@ -64,6 +64,8 @@ pub struct Member {
     pub heard_us: u64,
     /// Round trip of the last answered direct probe, in microseconds.
     pub rtt_us: Option<u64>,
+    /// It answers over TCP and not over UDP.
+    pub tcp_only: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -174,6 +176,7 @@ impl Table {
             record: entry.record.clone(),
             heard_us: old.as_ref().map_or(0, |old| old.heard_us),
             rtt_us: old.as_ref().and_then(|old| old.rtt_us),
+            tcp_only: old.as_ref().is_some_and(|old| old.tcp_only),
         };
         entry.member = Some(new.clone());
         self.set_active(update.identity.id, update.is_active());

@@ -163,7 +163,7 @@ impl World {
                 self.checks.that("persisted generations grow", grows, || format!("{host}: {generation}"));
             }
             Effect::Send { to, bytes } => self.send(host, to, bytes),
-            Effect::Exchange { id, to, peer, request } => {
+            Effect::Exchange { id, to, peer, request, patience_ms: _ } => {
                 self.sent.exchanges += 1;
                 self.sent.exchange_bytes += request.len() as u64;
                 let call = Call { asker: host, life: self.host(host).life, id };
@@ -206,7 +206,7 @@ impl World {
                 self.note_member(observer, old.as_deref(), new.as_deref());
             }
             Event::LeaveDone { .. } => self.host_mut(observer).done = true,
-            Event::Joined { .. } => {}
+            Event::Joined { .. } | Event::Health(_) => {}
             Event::IdentityConflict { addr, generation, gives_way } => {
                 let is_real = self.rivals.contains(&observer);
                 self.checks.that("no identity conflict without a clone", is_real, || {
