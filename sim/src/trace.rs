@@ -74,7 +74,7 @@ impl Trace {
     }
 
     fn member(&mut self, member: Option<&Member>) {
-        let Some(Member { swim, status, since_ms, record, heard_us, rtt_us }) = member else {
+        let Some(Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only }) = member else {
             return self.number(0);
         };
         self.bytes(swim.identity.id.as_bytes());
@@ -85,6 +85,7 @@ impl Trace {
         self.number(*since_ms);
         self.number(*heard_us);
         self.number(rtt_us.map_or(0, |us| us + 1));
+        self.number(u64::from(*tcp_only));
         if let Some(record) = record {
             self.bytes(record.hostname.as_bytes());
             self.number(u64::from(record.left));

@@ -25,7 +25,7 @@ pub struct Row {
 
 impl From<&Member> for Row {
     fn from(member: &Member) -> Self {
-        let Member { swim, status, since_ms, record, heard_us: _, rtt_us: _ } = member;
+        let Member { swim, status, since_ms, record, heard_us: _, rtt_us: _, tcp_only: _ } = member;
         Self { identity: swim.identity, status: *status, since_ms: *since_ms, record: record.clone() }
     }
 }
