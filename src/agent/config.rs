@@ -226,6 +226,13 @@ macro_rules! protocol_table {
                         format!("must be below probe_period_ms, which is {}", protocol.probe_period_ms),
                     ));
                 }
+                if protocol.probe_rtt_min_ms > protocol.probe_rtt_ms {
+                    return Err(value(
+                        "protocol.probe_rtt_min_ms",
+                        protocol.probe_rtt_min_ms,
+                        format!("must not be above probe_rtt_ms, which is {}", protocol.probe_rtt_ms),
+                    ));
+                }
                 Ok(protocol)
             }
         }
@@ -235,9 +242,16 @@ macro_rules! protocol_table {
 protocol_table! {
     datagram_bytes_max: usize, DATAGRAM_BYTES_FLOOR, DATAGRAM_BYTES_CEILING;
     probe_period_ms: u64, 20, 60_000;
+    probe_rtt_min_ms: u64, 1, 30_000;
     probe_rtt_ms: u64, 1, 30_000;
-    fanout: usize, 1, 16;
+    inquiry_ms: u64, 20, 60_000;
+    witnesses: usize, 1, 16;
     suspect_timeout_ms: u64, 50, 600_000;
+    refused_timeout_ms: u64, 10, 600_000;
+    stall_timeout_ms: u64, 100, 600_000;
+    alone_timeout_ms: u64, 100, 600_000;
+    isolated_after_ms: u64, 100, 600_000;
+    fanout: usize, 1, 16;
     gossip_interval_ms: u64, 5, 60_000;
     coalesce_ms: u64, 0, 1_000;
     sync_interval_ms: u64, 500, 3_600_000;
@@ -509,7 +523,8 @@ mod tests {
                 "join.remotes = \"a:0\": \"a:0\" is not where a member could be asked; expected HOST[:PORT]",
             ),
             ("[protocol]\nfanout = 99", "protocol.fanout = \"99\": expected 1 to 16"),
-            ("[protocol]\nprobe_rtt_ms = 900", "must be below probe_period_ms, which is 500"),
+            ("[protocol]\nprobe_rtt_ms = 900", "must be below probe_period_ms, which is 210"),
+            ("[protocol]\nprobe_rtt_min_ms = 151", "must not be above probe_rtt_ms, which is 150"),
             ("[protocol]\nprobe_perido_ms = 900", "unknown field `probe_perido_ms`"),
         ];
         for (text, expected) in cases {

@@ -22,7 +22,9 @@
 
 mod codec;
 mod config;
+mod health;
 mod identity;
+mod inquiry;
 mod io;
 mod records;
 mod spread;
@@ -40,7 +42,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
+use self::health::Own;
 pub use self::identity::Identity;
+use self::inquiry::Inquiries;
 pub use self::io::{Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, Now, Peer, Start};
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
@@ -65,6 +69,10 @@ enum Purpose {
     Sync,
     Push,
     LeavePush,
+    /// Does the subject of an inquiry answer?
+    Inquiry(NodeId),
+    /// Does the subject of an errand answer? Subject and asker.
+    Errand(NodeId, NodeId),
 }
 
 /// One member of a cluster.
@@ -97,6 +105,16 @@ pub struct Node {
     sync_wait_us: u64,
     /// When the next [`Timer::Rejoin`] counts; an earlier one is left over.
     rejoin_due_us: u64,
+    /// When the next greeting is due, when greetings last agreed with this node's view, how many have not since, and when
+    /// that last led to an exchange.
+    hello_us: u64,
+    agreed_us: u64,
+    disagreements: u32,
+    greeting_sync_us: u64,
+    inquiries: Inquiries,
+    health: Own,
+    /// The reasons that listeners know.
+    told_health: Vec<Degraded>,
     joined: bool,
     /// foca has been answered under its present identity.
     connected: bool,
@@ -109,6 +127,9 @@ pub struct Node {
     token: Option<foca::TimerToken>,
     /// foca's gossip timer, while it has nothing to tell.
     resting_gossip: Option<foca::Timer<Identity>>,
+    /// The last gossip round, and whether one is due before foca's next.
+    gossiped_us: u64,
+    gossip_armed: bool,
     /// When this node renewed its identity lately.
     renewed_us: VecDeque<u64>,
     /// Where another life of this node's id was seen last.
@@ -162,6 +183,13 @@ impl Node {
             exchanges: BTreeMap::new(),
             exchange_count: 0,
             rejoin_due_us: now.mono_us,
+            hello_us: now.mono_us,
+            agreed_us: 0,
+            disagreements: 0,
+            greeting_sync_us: 0,
+            inquiries: Inquiries::default(),
+            health: Own::default(),
+            told_health: Vec::new(),
             joined: false,
             connected: false,
             leaving: false,
@@ -170,6 +198,8 @@ impl Node {
             ping: None,
             token: None,
             resting_gossip: None,
+            gossiped_us: 0,
+            gossip_armed: false,
             renewed_us: VecDeque::new(),
             rival_addr: None,
             rival: None,
@@ -236,8 +266,8 @@ impl Node {
     }
 
     /// What this node thinks of itself.
-    pub fn health(&self) -> Health {
-        Health::default()
+    pub fn health(&self, now: Now) -> Health {
+        self.health.report(now)
     }
 
     /// Counters since the start.
@@ -246,13 +276,15 @@ impl Node {
     }
 
     /// Lengths of the internal queues, by name.
-    pub fn queue_depths(&self) -> [(&'static str, usize); 5] {
+    pub fn queue_depths(&self) -> [(&'static str, usize); 7] {
         [
             ("timers", self.timers.len()),
             ("swim-updates", self.foca.updates_backlog()),
             ("record-rumours", self.spread.len()),
             ("records-missing", self.missing.len()),
             ("exchanges", self.exchanges.len()),
+            ("inquiries", self.inquiries.len()),
+            ("errands", self.inquiries.errands()),
         ]
     }
 
@@ -320,7 +352,9 @@ impl Node {
 
     /// A datagram to `to` came back: nobody listens there (ICMP port unreachable). Anybody can forge that, so it is a hint
     /// to look closer and never proof.
-    pub fn handle_refused(&mut self, _now: Now, _to: SocketAddr) {}
+    pub fn handle_refused(&mut self, now: Now, to: SocketAddr) {
+        self.refused(now, to);
+    }
 
     /// Carries out an order.
     pub fn handle_command(&mut self, now: Now, command: Command) {
@@ -334,15 +368,26 @@ impl Node {
                 }
                 self.arm_rejoin(now.mono_us);
             }
-            Command::Away(_) | Command::Readdress(_) => {}
+            Command::Away(_) => {}
+            Command::Readdress(addr) => self.readdress(now, addr),
         }
     }
 
     /// Does what is due. To be called at [`Node::next_timeout_us`]; late is fine.
     pub fn handle_timeout(&mut self, now: Now) {
+        if let Some(due_us) = self.timers.next_us()
+            && self.health.woken(now, now.mono_us.saturating_sub(due_us))
+        {
+            self.lost_time(now);
+        }
         while let Some(timer) = self.timers.pop_due(now.mono_us) {
             match timer {
                 Timer::Swim(timer) => self.swim_timer(now, timer),
+                Timer::ProbeLate(probe, target) => self.probe_late(now, probe, target),
+                Timer::Inquiry(subject, timer) => self.inquiry_timer(now, subject, timer),
+                Timer::Errand(subject, asker, nonce) => self.errand_timer(now, (subject, asker), nonce),
+                Timer::Hearsay(identity) => self.hearsay_timer(now, identity),
+                Timer::Gossip => self.gossip_timer(now),
                 Timer::Sync => self.sync_timer(now),
                 Timer::Rejoin => self.rejoin_timer(now),
                 Timer::Spread => self.spread_timer(now),
@@ -374,6 +419,7 @@ impl Node {
     fn handle_payload(&mut self, now: Now, sender: NodeId, payload: &[u8], len: usize) -> Result<(), DropCause> {
         let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;
         self.table.heard(sender, now.mono_us);
+        self.heard(now);
         // Records first: a goodbye is to be known before the failure that it explains.
         let mut kind = Kind::Records;
         for section in &sections {
@@ -387,6 +433,11 @@ impl Node {
             match section {
                 Section::Swim(packet) => kind = self.swim_packet(now, sender, packet)?,
                 Section::Want(ids) => self.answer_want(sender, &ids),
+                Section::Check(checks) => {
+                    kind = Kind::Check;
+                    self.checks(now, sender, checks);
+                }
+                Section::Hello(hello) => self.greeted(now, sender, hello),
                 Section::Records(_) | Section::Unknown(_) => {}
             }
         }
@@ -394,8 +445,17 @@ impl Node {
         Ok(())
     }
 
+    /// Something authentic arrived.
+    fn heard(&mut self, now: Now) {
+        let was_isolated = self.health.is_isolated();
+        self.health.heard(now);
+        if was_isolated {
+            self.note_health(now);
+        }
+    }
+
     /// The table changed: tell listeners, look for a missing record, adapt to the size.
-    fn changed(&mut self, cause: Cause, change: Change) {
+    fn changed(&mut self, now: Now, cause: Cause, change: Change) {
         let Change { old, new } = change;
         let id = new.swim.identity.id;
         let has_record =
@@ -405,6 +465,7 @@ impl Node {
         } else {
             self.missing.insert(id);
         }
+        self.react(now, old.as_ref().map(|old| old.swim), new.swim);
         // An incarnation alone is SWIM's inner matter.
         let visible = |member: &Member| (member.status, member.swim.identity, member.record.clone());
         if old.as_ref().map(visible) != Some(visible(&new)) {

@@ -48,7 +48,7 @@ impl Node {
             Err(_) => self.stats.records_refused += 1,
             Ok(change) => {
                 if let Some(change) = change {
-                    self.changed(cause, change);
+                    self.changed(now, cause, change);
                 }
                 self.obey_goodbye(now, owner);
                 if spread {
@@ -101,7 +101,7 @@ impl Node {
     pub(super) fn spread_timer(&mut self, now: Now) {
         self.spread_armed = false;
         for to in self.choose(self.config.fanout) {
-            self.send(to, Kind::Records, None);
+            self.send_rumours(to);
         }
         // A rumour whose record is gone would stand in front of the others for ever.
         let me = self.identity().id;

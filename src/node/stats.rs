@@ -17,12 +17,14 @@ pub enum Kind {
     TurnUndead,
     /// Records only.
     Records,
+    /// Questions whether a node lives, and their answers.
+    Check,
 }
 
 impl Kind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 6] =
-        [Self::Probe, Self::IndirectProbe, Self::Announce, Self::Gossip, Self::TurnUndead, Self::Records];
+    pub const ALL: [Self; 7] =
+        [Self::Probe, Self::IndirectProbe, Self::Announce, Self::Gossip, Self::TurnUndead, Self::Records, Self::Check];
 
     /// The label's value in metrics.
     pub const fn label(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Gossip => "gossip",
             Self::TurnUndead => "turn-undead",
             Self::Records => "records",
+            Self::Check => "check",
         }
     }
 }
@@ -63,8 +66,20 @@ pub struct Stats {
     pub probes_answered: u64,
     /// Sum of their round trips, in microseconds.
     pub probe_rtt_us_sum: u64,
-    /// Probes that ended without any answer.
+    /// Members accused: neither this node nor its witnesses got an answer.
     pub probes_failed: u64,
+    /// Probes unanswered in time, and so looked into.
+    pub inquiries: u64,
+    /// Rounds of inquiries that ended without enough witnesses.
+    pub inquiries_barren: u64,
+    /// Accusations that their subjects refuted.
+    pub accusations_withdrawn: u64,
+    /// Accusations that ended with the subject down.
+    pub accusations_upheld: u64,
+    /// Questions of other nodes looked into.
+    pub errands: u64,
+    /// Times this node heard nobody any more.
+    pub isolations: u64,
     /// Times this node had to take a new generation because others held it for down.
     pub renewals: u64,
     /// Suspicions about this node that it refuted.

@@ -1,8 +1,11 @@
 //! foca, and what is done to its inputs and outputs.
 //!
 //! * Every packet is read here first: what is no news is left out, what is about this node is answered here.
-//! * Every timer that foca asks for comes through here. A suspicion's timer is handed back only while the suspicion
-//!   still stands: foca 2.0 sends `TurnUndead` also to a member that has refuted in time, and so forces it to renew.
+//! * Every timer that foca asks for comes through here. foca probes; when an answer is late it is told that it has come,
+//!   and an inquiry begins (`inquiry`), so foca itself never suspects anybody. A suspicion's timer is handed to it only
+//!   when the inquiry's verdict is "down" and the suspicion still stands: foca 2.0 sends `TurnUndead` also to a member
+//!   that has refuted in time, and so forces it to renew.
+//! * News is gossiped at once, not at foca's next tick.
 //! * An identity is renewed here, never by foca: to a generation above all that the cluster may remember, at a bounded
 //!   rate, and persisted before a datagram carries it.
 //! * Every packet that foca sends leaves through [`Node::send`], with records in the room that is left.
@@ -11,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use foca::{Header, Member as Update, Message, NoCustomBroadcast, Notification, Runtime};
+use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
 use super::codec::{self, Packet, SwimCodec};
@@ -21,7 +25,7 @@ use super::{Cause, Config, Effect, Event, Node, Now};
 use crate::node::stats::Kind;
 use crate::record::{NodeId, NodeRecord, Status};
 use crate::wire::DropCause;
-use crate::wire::datagram::{RecordEnvelope, Writer};
+use crate::wire::datagram::{Hello, RecordEnvelope, Writer};
 use crate::wire::exchange::{Liveness, MEMBERS_MAX};
 
 pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
@@ -31,11 +35,15 @@ const RENEWALS_MAX: usize = 8;
 /// How far a generation may be ahead of this node's clock, in seconds: clocks may be wrong by decades.
 const GENERATION_AHEAD_MAX_S: u64 = 1 << 32;
 const FIGHT_WINDOW_US: u64 = 60_000_000;
+/// Second rounds of inquiries that a suspicion heard of may last before this node looks for itself.
+const HEARSAY_ROUNDS: u64 = 4;
+/// Time between two greetings, in microseconds.
+const HELLO_INTERVAL_US: u64 = 1_000_000;
 /// How long a node that gave way says nothing, before it looks whether the other is still there.
 const SILENCE_US: u64 = 300_000_000;
 
 pub(super) fn start(identity: Identity, config: &Config, rng: ChaCha12Rng) -> Foca {
-    Foca::new(identity, config.foca(1), rng, SwimCodec)
+    Foca::new(identity, config.foca(1, identity.addr.is_ipv6()), rng, SwimCodec)
 }
 
 pub(super) fn update(swim: &Swim) -> Update<Identity> {
@@ -128,15 +136,17 @@ impl Node {
     }
 
     fn submit_swim(&mut self, now: Now, timer: foca::Timer<Identity>, after: Duration) {
-        if let foca::Timer::ProbeRandomMember(token) = &timer
-            && self.token.replace(*token) != Some(*token)
-        {
-            self.restart_suspicions(now);
+        if let foca::Timer::ProbeRandomMember(token) = &timer {
+            self.token = Some(*token);
         }
-        if let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
-            self.stats.probes_failed += 1;
-            let accused = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
-            self.mirror(now, accused, Cause::ProbeTimeout);
+        if let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer {
+            // foca is told that every probe was answered, so it suspects nobody. If it did, an inquiry would decide.
+            self.mirror(
+                now,
+                Swim { identity: member_id, incarnation, liveness: Liveness::Suspect },
+                Cause::ProbeTimeout,
+            );
+            return;
         }
         if matches!(timer, foca::Timer::PeriodicGossip(_)) && self.foca.updates_backlog() == 0 {
             self.resting_gossip = Some(timer);
@@ -146,24 +156,53 @@ impl Node {
         self.timers.submit(now.mono_us.saturating_add(after_us), Timer::Swim(timer));
     }
 
-    /// foca has voided its timers (it does so with every new identity). Suspicions would stand for ever.
-    fn restart_suspicions(&mut self, now: Now) {
-        let suspects: Vec<_> = self
-            .table
-            .iter_active()
-            .map(|member| member.swim)
-            .filter(|swim| swim.liveness == Liveness::Suspect)
-            .collect();
-        suspects.into_iter().for_each(|suspect| self.start_suspicion(now, &suspect));
+    /// The table has changed: spread the news at once, and see that no suspicion stands for ever.
+    pub(super) fn react(&mut self, now: Now, old: Option<Swim>, new: Swim) {
+        let is_news = old.is_none_or(|old| (old.identity, old.liveness) != (new.identity, new.liveness));
+        if !is_news {
+            return;
+        }
+        if !self.gossip_armed {
+            self.gossip_armed = true;
+            let pause_us = self.config.gossip_interval_ms * 1_000 / 4;
+            let at_us = (now.mono_us + self.config.coalesce_ms * 1_000).max(self.gossiped_us + pause_us);
+            self.timers.submit(at_us, Timer::Gossip);
+        }
+        if new.liveness == Liveness::Suspect {
+            self.watch_hearsay(now, new.identity);
+        }
     }
 
-    /// A suspicion that foca runs no timer for.
-    pub(super) fn start_suspicion(&mut self, now: Now, suspect: &Swim) {
-        let Some(token) = self.token else { return };
-        let after_us = self.config.suspect_timeout_ms * 1_000 * u64::from(self.size_digits);
-        let timer =
-            foca::Timer::ChangeSuspectToDown { member_id: suspect.identity, incarnation: suspect.incarnation, token };
-        self.timers.submit(now.mono_us + after_us, Timer::Swim(timer));
+    pub(super) fn gossip_timer(&mut self, now: Now) {
+        self.gossip_armed = false;
+        if self.foca.updates_backlog() > 0 && !self.silent {
+            self.gossiped_us = now.mono_us;
+            self.drive(now, |foca, out| foca.gossip(out));
+        }
+    }
+
+    /// Whoever accused it decides, unless it goes down itself: then somebody else has to.
+    fn watch_hearsay(&mut self, now: Now, identity: Identity) {
+        let after_us = self.config.suspect_timeout_ms * 1_000 * HEARSAY_ROUNDS;
+        let jitter_us = self.rng.random_range(0..=after_us);
+        self.timers.submit(now.mono_us + after_us + jitter_us, Timer::Hearsay(identity));
+    }
+
+    pub(super) fn hearsay_timer(&mut self, now: Now, identity: Identity) {
+        let known = self.table.get(identity.id).map(|member| member.swim);
+        if known.is_some_and(|known| known.identity == identity && known.liveness == Liveness::Suspect) {
+            self.inquire(now, identity.id, None, false);
+            self.watch_hearsay(now, identity);
+        }
+    }
+
+    /// Timers have come late: what they would have judged was not lived through.
+    pub(super) fn lost_time(&mut self, now: Now) {
+        if let Some((probe, target, _)) = self.ping.take() {
+            self.pretend_answer(now, probe, target);
+        }
+        self.restart_inquiries(now);
+        self.note_health(now);
     }
 
     /// Gossip rests while there is nothing to tell (an idle node wakes for probes only), and starts again at once.
@@ -176,31 +215,35 @@ impl Node {
     }
 
     fn send_swim(&mut self, now: Now, to: Identity, packet: &[u8]) {
-        let Ok(read) = Packet::read(packet) else { return };
-        let Header { src_incarnation, message, .. } = &read.header;
+        let Ok(mut packet) = Packet::from_inner(packet) else { return };
+        let Header { src_incarnation, message, .. } = &packet.header;
         if *src_incarnation > self.incarnation {
             self.stats.refutations += 1;
+            self.health.was_suspected();
         }
         self.incarnation = *src_incarnation;
+        let mut hello = None;
         if let Message::Ping(probe) = message {
             self.ping = Some((*probe, to.id, now.mono_us));
+            let timeout_us = self.health.probe_timeout_us(&self.config);
+            self.timers.submit(now.mono_us + timeout_us, Timer::ProbeLate(*probe, to.id));
+            if now.mono_us >= self.hello_us && self.joined {
+                self.hello_us = now.mono_us + HELLO_INTERVAL_US;
+                let digest = self.digest().first_chunk().copied().unwrap_or_default();
+                hello = Some(Hello { digest, unix_s: now.unix_ms / 1_000 });
+            }
         }
         let kind = kind_of(message);
-        // A suspect has to know, or it cannot refute: whatever is said to it, this is said too (Lifeguard's "buddy").
-        let suspicion = self
-            .table
-            .get(to.id)
-            .map(|member| member.swim)
-            .filter(|swim| swim.identity == to && swim.liveness == Liveness::Suspect)
-            .and_then(|swim| read.with_update(&update(&swim), self.config.payload_bytes_max()));
-        self.send(to, kind, Some(suspicion.as_deref().unwrap_or(packet)));
-    }
-
-    /// Seals and sends a datagram: foca's packet if there is one, and records in the room that is left.
-    pub(super) fn send(&mut self, to: Identity, kind: Kind, packet: Option<&[u8]>) {
+        // A suspect has to know, or it cannot refute: whatever is said to it, this is said first (Lifeguard's "buddy").
+        if !matches!(message, Message::Announce | Message::TurnUndead | Message::Broadcast) {
+            let suspicion = self.table.get(to.id).map(|member| member.swim);
+            let suspicion = suspicion.filter(|swim| swim.identity == to && swim.liveness == Liveness::Suspect);
+            packet.updates.splice(0..0, suspicion.map(|swim| update(&swim)));
+        }
         let mut writer = Writer::new(self.config.payload_bytes_max());
-        if let Some(packet) = packet {
-            writer.swim(packet);
+        writer.swim(&packet.to_wire(self.config.swim_bytes_max()));
+        if let Some(hello) = hello {
+            writer.hello(&hello);
         }
         // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
         if kind == Kind::TurnUndead {
@@ -209,6 +252,13 @@ impl Node {
             self.add_rumours(&mut writer);
         }
         self.send_payload(to, kind, writer);
+    }
+
+    /// Sends records, as many as fit.
+    pub(super) fn send_rumours(&mut self, to: Identity) {
+        let mut writer = Writer::new(self.config.payload_bytes_max());
+        self.add_rumours(&mut writer);
+        self.send_payload(to, Kind::Records, writer);
     }
 
     pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, writer: Writer) {
@@ -225,7 +275,7 @@ impl Node {
     pub(super) fn mirror(&mut self, now: Now, swim: Swim, cause: Cause) -> bool {
         match self.table.apply(now.unix_ms, swim) {
             Some(change) => {
-                self.changed(cause, change);
+                self.changed(now, cause, change);
                 true
             }
             None => false,
@@ -244,20 +294,16 @@ impl Node {
     }
 
     pub(super) fn swim_packet(&mut self, now: Now, sender: NodeId, bytes: &[u8]) -> Result<Kind, DropCause> {
-        // What foca would refuse must not reach the table either.
-        if bytes.len() > self.config.swim_bytes_max() {
-            return Err(DropCause::Oversized);
-        }
-        let packet = Packet::read(bytes).map_err(|_| DropCause::Malformed)?;
+        let me = self.identity();
+        let packet = Packet::from_wire(bytes, sender, me).map_err(|_| DropCause::Malformed)?;
         let Header { src, src_incarnation, dst, message } = &packet.header;
         let kind = kind_of(message);
-        let me = self.identity();
-        if src.id != sender || src.id == me.id || !self.is_acceptable(now, src) {
+        if src.id == me.id || !self.is_acceptable(now, src) {
             return Err(DropCause::Malformed);
         }
         // Meant for an earlier life of this node. An announcement is welcome all the same; to anything else the answer is
         // that there is a new life: the restarted node may know nobody.
-        if *dst != me && !(*message == Message::Announce && dst.id == me.id) {
+        if *dst != me && *message != Message::Announce {
             if dst.generation < me.generation && *message != Message::TurnUndead && !self.leaving {
                 let src = *src;
                 self.drive(now, |foca, out| foca.announce(src, out));
@@ -273,33 +319,28 @@ impl Node {
             _ => {}
         }
         let speaker = Swim { identity: *src, incarnation: *src_incarnation, liveness: Liveness::Alive };
-        let is_active = self.mirror(now, speaker, Cause::Contact)
-            || self.table.get(src.id).is_some_and(|known| known.swim.identity == *src && known.swim.is_active());
-        let mut kept = Vec::new();
+        let mut news = Vec::new();
+        if self.mirror(now, speaker, Cause::Contact) {
+            news.push(update(&speaker));
+        }
+        let is_active =
+            self.table.get(src.id).is_some_and(|known| known.swim.identity == *src && known.swim.is_active());
         let mut about_me = Vec::new();
         let mut left = Vec::new();
         if is_active {
-            for (update, raw) in &packet.updates {
-                let swim = swim(update);
-                if !self.is_acceptable(now, &swim.identity) {
-                    self.stats.updates_refused += 1;
-                } else if swim.identity.id == me.id {
-                    about_me.push(swim);
-                } else if self.is_wanted(&swim) && self.mirror(now, swim, Cause::Gossip) {
-                    kept.push(*raw);
-                } else {
-                    self.stats.updates_filtered += 1;
-                    let known = self.table.get(swim.identity.id);
-                    if swim.is_active()
-                        && known.is_some_and(|m| m.status == Status::Left && m.swim.identity == swim.identity)
-                    {
-                        left.push(swim.identity.id);
-                    }
-                }
+            for heard in packet.updates {
+                self.sort_update(now, heard, &mut news, &mut about_me, &mut left);
             }
         }
-        let thin = packet.rewrite(&kept);
-        self.drive(now, |foca, out| foca.handle_data(&thin, out));
+        if !news.is_empty() {
+            self.drive(now, |foca, out| foca.apply_many(news.into_iter(), true, out));
+        }
+        // Nothing follows from gossip but its news. foca answers the rest, and those that it holds for down.
+        if (!is_active || *message != Message::Gossip)
+            && let Ok(header) = Packet::inner_header(&packet.header)
+        {
+            self.drive(now, |foca, out| foca.handle_data(&header, out));
+        }
         for swim in about_me {
             self.heard_of_self(now, swim);
         }
@@ -308,6 +349,32 @@ impl Node {
             self.send_records(*src, &left);
         }
         Ok(kind)
+    }
+
+    /// What one update of a packet is good for.
+    fn sort_update(
+        &mut self,
+        now: Now,
+        heard: Update<Identity>,
+        news: &mut Vec<Update<Identity>>,
+        about_me: &mut Vec<Swim>,
+        left: &mut Vec<NodeId>,
+    ) {
+        let swim = swim(&heard);
+        let id = swim.identity.id;
+        if !self.is_acceptable(now, &swim.identity) {
+            self.stats.updates_refused += 1;
+        } else if id == self.identity().id {
+            about_me.push(swim);
+        } else if self.is_wanted(&swim) && self.mirror(now, swim, Cause::Gossip) {
+            news.push(heard);
+        } else {
+            self.stats.updates_filtered += 1;
+            let known = self.table.get(id);
+            if swim.is_active() && known.is_some_and(|m| m.status == Status::Left && m.swim.identity == swim.identity) {
+                left.push(id);
+            }
+        }
     }
 
     /// May anything be believed of such an identity?
@@ -332,6 +399,37 @@ impl Node {
             self.stats.probes_answered += 1;
             self.stats.probe_rtt_us_sum += rtt_us;
             self.table.measured(from, rtt_us);
+            self.health.answered(rtt_us);
+        }
+        self.acked(now, from, probe);
+    }
+
+    pub(super) fn probe_late(&mut self, now: Now, probe: u8, target: NodeId) {
+        if self.ping.is_some_and(|(expected, pinged, _)| (expected, pinged) == (probe, target)) {
+            self.ping = None;
+            self.pretend_answer(now, probe, target);
+            self.inquire(now, target, Some(probe), false);
+        }
+    }
+
+    /// A probe of `target` that is under way has failed already.
+    pub(super) fn give_up_probe(&mut self, now: Now, target: NodeId) {
+        if let Some((probe, _, _)) = self.ping.take_if(|(_, pinged, _)| *pinged == target) {
+            self.pretend_answer(now, probe, target);
+        }
+    }
+
+    /// Tells foca that its probe was answered: what follows is not foca's to decide.
+    fn pretend_answer(&mut self, now: Now, probe: u8, target: NodeId) {
+        let Some(known) = self.table.get(target).map(|member| member.swim).filter(Swim::is_active) else { return };
+        let header = Header {
+            src: known.identity,
+            src_incarnation: known.incarnation,
+            dst: self.identity(),
+            message: Message::Ack(probe),
+        };
+        if let Ok(packet) = Packet::inner_header(&header) {
+            self.drive(now, |foca, out| foca.handle_data(&packet, out));
         }
     }
 
@@ -391,6 +489,7 @@ impl Node {
         }
         if gives_way {
             self.silent = true;
+            self.inquiries.clear();
             self.rival = None;
             self.timers.submit(now.mono_us + SILENCE_US, Timer::Speak);
         }
@@ -399,7 +498,10 @@ impl Node {
     /// The silence is over: is the other still there?
     pub(super) fn speak(&mut self, now: Now) {
         self.silent = false;
-        self.restart_suspicions(now);
+        let suspects: Vec<_> = self.table.iter_active().map(|member| member.swim).collect();
+        for suspect in suspects.into_iter().filter(|swim| swim.liveness == Liveness::Suspect) {
+            self.watch_hearsay(now, suspect.identity);
+        }
         self.arm_rejoin(now.mono_us);
     }
 
@@ -417,8 +519,21 @@ impl Node {
         self.start_sync(by.addr, Some(by.id));
     }
 
+    /// From now on this node is at `addr`: the same node in a new life.
+    pub(super) fn readdress(&mut self, now: Now, addr: std::net::SocketAddr) {
+        let me = self.identity();
+        if addr != me.addr && super::sync::is_usable(addr) {
+            self.renew_at(now, me, addr);
+        }
+    }
+
     /// Takes a generation above `seen` and tells everybody.
     fn renew(&mut self, now: Now, seen: Identity) {
+        let addr = self.identity().addr;
+        self.renew_at(now, seen, addr);
+    }
+
+    fn renew_at(&mut self, now: Now, seen: Identity, addr: std::net::SocketAddr) {
         forget_old(&mut self.renewed_us, now);
         if self.silent || self.renewed_us.len() >= RENEWALS_MAX {
             return;
@@ -431,7 +546,7 @@ impl Node {
         self.effect(Effect::PersistGeneration(generation));
         self.incarnation = 0;
         self.connected = false;
-        self.drive(now, |foca, out| foca.change_identity(Identity { generation, ..me }, out));
+        self.drive(now, |foca, out| foca.change_identity(Identity { generation, addr, ..me }, out));
         self.update_own_record(now, before, |_| {});
         // foca says its new identity once; if that is lost, nobody hears of this node again.
         self.arm_rejoin(now.mono_us + self.config.rejoin_interval_ms * 1_000);
@@ -439,18 +554,26 @@ impl Node {
 
     pub(super) fn swim_timer(&mut self, now: Now, timer: foca::Timer<Identity>) {
         let mut accused = None;
-        if let foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
-            let known = self.table.get(member_id.id).map(|member| member.swim);
-            let suspect = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
-            // Silent, nobody can have answered this node.
-            if self.silent {
-                return;
+        match &timer {
+            foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
+                let known = self.table.get(member_id.id).map(|member| member.swim);
+                let suspect = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
+                if known != Some(suspect) {
+                    self.stats.undead_withheld += u64::from(known.is_some_and(|known| known.is_active()));
+                    return;
+                }
+                accused = Some(Swim { liveness: Liveness::Down, ..suspect });
             }
-            if known != Some(suspect) {
-                self.stats.undead_withheld += u64::from(known.is_some_and(|known| known.is_active()));
-                return;
+            foca::Timer::ProbeRandomMember(_) => {
+                // Left over from before a renewal.
+                if let Some((probe, target, _)) = self.ping.take() {
+                    self.pretend_answer(now, probe, target);
+                }
+                self.health_looks_around(now);
+                self.note_health(now);
             }
-            accused = Some(Swim { liveness: Liveness::Down, ..suspect });
+            foca::Timer::PeriodicGossip(_) => self.gossiped_us = now.mono_us,
+            _ => {}
         }
         let downs = self.drive(now, |foca, out| foca.handle_timer(timer, out));
         if let Some(down) = accused.filter(|down| downs.contains(&down.identity)) {
@@ -458,11 +581,13 @@ impl Node {
         }
     }
 
-    /// Suspicion and retransmission grow with the number of digits of the cluster's size.
+    /// Retransmissions grow with the number of digits of the cluster's size.
     pub(super) fn adapt_to_size(&mut self) {
         let size = self.table.active() + 1;
         let digits = size.ilog10() + 1;
-        if digits != self.size_digits && self.foca.set_config(self.config.foca(size)).is_ok() {
+        if digits != self.size_digits
+            && self.foca.set_config(self.config.foca(size, self.identity().addr.is_ipv6())).is_ok()
+        {
             self.size_digits = digits;
         }
     }

@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use aws_lc_rs::digest;
-
 use super::identity::Identity;
-use super::table::{Member, Swim};
+use super::table::{Member, Swim, share};
 use super::timers::Timer;
 use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer, Purpose};
-use crate::record::{NodeId, Status, Version};
+use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
+use crate::wire::datagram::Hello;
 use crate::wire::exchange::{Digest, Liveness, MemberEntry, Reply, Request};
 
 /// Addresses kept to find others at, at most.
@@ -29,10 +28,12 @@ const REJOIN_SHARE_US: u64 = 100_000;
 const PUSH_MEMBERS_MAX: usize = 4_096;
 /// Members that a leaving node tells before it gives up hope of an acknowledgement.
 const LEAVE_PUSHES_MAX: usize = 12;
-/// Exchanges under way at once, at most: each is a TLS connection.
-const EXCHANGES_MAX: usize = 32;
+/// Exchanges under way at once, at most: each is a TLS connection. Inquiries leave some of them free for state.
+const EXCHANGES_MAX: usize = 48;
 /// How long an exchange of state may take.
 const PATIENCE_MS: u64 = 10_000;
+/// Greetings in a row that must differ before state is fetched.
+const DISAGREEMENTS_MAX: u32 = 2;
 /// Contacts tried at once while nobody is reached.
 const REJOIN_FANOUT: usize = 8;
 
@@ -46,7 +47,17 @@ impl Node {
     pub(super) fn sync_timer(&mut self, now: Now) {
         let wait_us = self.jittered_us(self.sync_wait_us);
         self.timers.submit(now.mono_us + wait_us, Timer::Sync);
-        self.sync_wait_us = self.sync_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000);
+        let longest_us = self.config.sync_interval_ms * 1_000;
+        // Greetings by datagram have shown that others know the same: no connection is needed.
+        let has_compared = self.sync_wait_us >= longest_us && self.agreed_us + longest_us > now.mono_us;
+        self.sync_wait_us = if self.health.is_udp_blocked() {
+            SYNC_WAIT_MIN_US
+        } else {
+            self.sync_wait_us.saturating_mul(2).min(longest_us)
+        };
+        if has_compared {
+            return;
+        }
         if let Some(Identity { id, addr, .. }) = self.choose(1).first().copied() {
             self.start_sync(addr, Some(id));
         }
@@ -58,7 +69,7 @@ impl Node {
         if self.leaving || now.mono_us < self.rejoin_due_us {
             return;
         }
-        let is_alone = !self.connected || self.table.active() == 0;
+        let is_alone = !self.connected || self.table.active() == 0 || self.health.is_isolated();
         let candidates = self.unreached(is_alone);
         let ceiling_us = self.config.sync_interval_ms * 1_000 / 2;
         let wait_us = match (is_alone, candidates.is_empty()) {
@@ -114,10 +125,33 @@ impl Node {
         wanted.into_iter().collect()
     }
 
+    /// Another node says what it knows.
+    pub(super) fn greeted(&mut self, now: Now, sender: NodeId, hello: Hello) {
+        let Hello { digest, unix_s } = hello;
+        self.health.compared_clocks(unix_s.abs_diff(now.unix_ms / 1_000));
+        if !self.joined {
+            return;
+        }
+        if self.digest().starts_with(&digest) {
+            self.agreed_us = now.mono_us;
+            self.disagreements = 0;
+            return;
+        }
+        // News may be on its way. If it does not arrive, it has to be fetched.
+        self.disagreements += 1;
+        if self.disagreements >= DISAGREEMENTS_MAX && now.mono_us >= self.greeting_sync_us + SYNC_WAIT_MIN_US {
+            self.disagreements = 0;
+            self.greeting_sync_us = now.mono_us;
+            if let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr) {
+                self.start_sync(addr, Some(sender));
+            }
+        }
+    }
+
     pub(super) fn start_sync(&mut self, to: SocketAddr, peer: Option<NodeId>) {
         let digest = self.joined.then(|| self.digest());
         let request = Request::Sync { me: Box::new(self.own_entry()), digest };
-        self.exchange(to, peer, Purpose::Sync, &request);
+        self.exchange(to, peer, Purpose::Sync, &request, PATIENCE_MS);
     }
 
     /// Tells `targets` this node's own record, over TLS.
@@ -125,11 +159,18 @@ impl Node {
         let request = Request::Push { members: vec![self.own_entry()] };
         self.leave_pushes += targets.len();
         for target in targets {
-            self.exchange(target.addr, Some(target.id), Purpose::LeavePush, &request);
+            self.exchange(target.addr, Some(target.id), Purpose::LeavePush, &request, PATIENCE_MS);
         }
     }
 
-    fn exchange(&mut self, to: SocketAddr, peer: Option<NodeId>, purpose: Purpose, request: &Request) {
+    pub(super) fn exchange(
+        &mut self,
+        to: SocketAddr,
+        peer: Option<NodeId>,
+        purpose: Purpose,
+        request: &Request,
+        patience_ms: u64,
+    ) {
         if self.silent || self.exchanges.len() >= EXCHANGES_MAX && purpose != Purpose::LeavePush {
             return;
         }
@@ -137,7 +178,7 @@ impl Node {
         let id = ExchangeId(self.exchange_count);
         self.exchanges.insert(id, purpose);
         self.stats.exchanges_started += 1;
-        self.effect(Effect::Exchange { id, to, peer, request: request.to_bytes(), patience_ms: PATIENCE_MS });
+        self.effect(Effect::Exchange { id, to, peer, request: request.to_bytes(), patience_ms });
     }
 
     pub(super) fn answer(&mut self, now: Now, peer: Peer, request: &[u8]) -> Result<Reply, DecodeError> {
@@ -146,7 +187,11 @@ impl Node {
         if self.leaving || self.silent {
             return Ok(Reply::Leaving);
         }
+        self.heard(now);
         match request {
+            Request::Alive => {
+                Ok(Reply::Alive { generation: self.identity().generation, incarnation: self.incarnation })
+            }
             Request::Sync { me, digest } => {
                 if me.id != peer.id || me.liveness != Liveness::Alive {
                     return Err(DecodeError::Invalid("asker"));
@@ -169,6 +214,16 @@ impl Node {
         purpose: Purpose,
         outcome: Result<(Peer, &[u8]), ExchangeError>,
     ) {
+        if let Purpose::Inquiry(_) | Purpose::Errand(..) = purpose {
+            if outcome.is_ok() {
+                self.heard(now);
+            }
+            let answer = outcome.map(|(_, bytes)| match Reply::from_bytes(bytes) {
+                Ok(Reply::Alive { incarnation, .. }) => Some(incarnation),
+                _ => None,
+            });
+            return self.called(now, purpose, answer);
+        }
         let Some((peer, reply)) =
             outcome.ok().and_then(|(peer, bytes)| Reply::from_bytes(bytes).ok().map(|reply| (peer, reply)))
         else {
@@ -178,6 +233,7 @@ impl Node {
             }
             return;
         };
+        self.heard(now);
         match (purpose, reply) {
             (Purpose::Sync, Reply::Members(theirs)) => self.synced(now, peer, theirs),
             (Purpose::LeavePush, Reply::Done) => self.leave_done(true),
@@ -218,7 +274,8 @@ impl Node {
         }
         let pushes = known.map_or(&[][..], |_| lacking.as_slice()).chunks(PUSH_MEMBERS_MAX);
         for (addr, members) in known.into_iter().cycle().zip(pushes) {
-            self.exchange(addr, Some(peer.id), Purpose::Push, &Request::Push { members: members.to_vec() });
+            let push = Request::Push { members: members.to_vec() };
+            self.exchange(addr, Some(peer.id), Purpose::Push, &push, PATIENCE_MS);
         }
         // Others learn of this node through the peer; foca's announcement makes two more packets of it.
         if let Some(member) = self.table.get(peer.id).filter(|member| member.swim.is_active()) {
@@ -262,27 +319,23 @@ impl Node {
         if let Some(record) = entry.record.filter(|record| record.owner == id) {
             self.take_record(now, &record, broadcast, Cause::Exchange);
         }
-        let disputed = self
-            .table
-            .get(id)
-            .filter(|known| known.swim.identity == theirs.identity && known.swim.liveness == Liveness::Alive)
-            .filter(|_| theirs.liveness == Liveness::Down)
-            .map(|known| known.swim);
+        let disputed = self.table.get(id).map(|known| known.swim).filter(|known| {
+            known.identity == theirs.identity && known.is_active() && theirs.liveness == Liveness::Down
+        });
         match disputed {
-            // "Down" of a life that is alive here: it may be old news from the other side of a split. It gets the time
-            // of a suspicion to say so.
-            Some(known) => self.suspect(now, Swim { liveness: Liveness::Suspect, ..known }),
+            // "Down" of a life that is active here: two views meet, after a split or a mistake. Nobody takes a node's
+            // failure from another's list: it is asked. If it lives, it has to know, as only a new life will be believed
+            // over there.
+            Some(known) => {
+                self.warn(known.identity);
+                self.inquire(now, id, None, false);
+            }
             None => {
                 self.apply(now, theirs, broadcast, Cause::Exchange);
             }
         }
         self.obey_goodbye(now, id);
         self.arm_want(now);
-    }
-
-    fn suspect(&mut self, now: Now, suspect: Swim) {
-        self.apply(now, suspect, true, Cause::Exchange);
-        self.start_suspicion(now, &suspect);
     }
 
     /// Everything that this node would tell a newcomer.
@@ -315,31 +368,11 @@ impl Node {
         }
     }
 
-    /// A hash over the active members: lives and record versions. Incarnations are left out: under loss they never agree. Those that are gone are left out, as each node
-    /// forgets them in its own time.
-    fn digest(&self) -> Digest {
-        let mut lives: BTreeMap<NodeId, [u64; 3]> = self
-            .table
-            .iter_active()
-            .map(|member| {
-                let id = member.swim.identity.id;
-                let version = self.table.envelope(id).map(|envelope| envelope.version).unwrap_or_default();
-                (id, [member.swim.identity.generation, version.generation, version.seq])
-            })
-            .collect();
+    /// What this node knows, hashed: lives and record versions of the active members, itself included.
+    pub(super) fn digest(&self) -> Digest {
         let Identity { id, generation, .. } = self.identity();
-        let Version { generation: record_generation, seq } = self.envelope.version;
-        lives.insert(id, [generation, record_generation, seq]);
-        let mut context = digest::Context::new(&digest::SHA256);
-        for (id, numbers) in lives {
-            context.update(id.as_bytes());
-            for number in numbers {
-                context.update(&number.to_be_bytes());
-            }
-        }
-        let mut out = Digest::default();
-        out.iter_mut().zip(context.finish().as_ref()).for_each(|(slot, byte)| *slot = *byte);
-        out
+        let own = share(id, generation, self.envelope.version);
+        self.table.digest().wrapping_add(own).to_be_bytes()
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::identity::Identity;
-use crate::record::{NodeId, NodeRecord, Status};
+use crate::record::{NodeId, NodeRecord, Status, Version};
 use crate::wire::datagram::RecordEnvelope;
 use crate::wire::exchange::Liveness;
 
@@ -75,6 +75,10 @@ struct Entry {
     record: Option<Arc<NodeRecord>>,
     /// Its place in [`Table::active`].
     active_at: Option<usize>,
+    /// What it adds to [`Table::digest`].
+    share: u128,
+    /// It has announced that it will be silent until then, on the monotonic clock.
+    away_until_us: u64,
 }
 
 /// What an update did to a member that is listed.
@@ -90,6 +94,18 @@ pub(super) struct Table {
     /// Those that SWIM holds for alive or suspect, in no particular order: to draw from.
     active: Vec<NodeId>,
     parked: usize,
+    digest: u128,
+}
+
+/// One node's part of a digest over lives and record versions: a hash, so that the sum over all nodes differs when any
+/// part does. Incarnations are left out: under loss they never agree.
+pub(super) fn share(id: NodeId, generation: u64, version: Version) -> u128 {
+    let mut bytes = [0; 40];
+    let numbers = [generation, version.generation, version.seq].map(u64::to_be_bytes);
+    let all = id.as_bytes().iter().chain(numbers.as_flattened());
+    bytes.iter_mut().zip(all).for_each(|(slot, byte)| *slot = *byte);
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+    hash.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
 }
 
 fn status_of(swim: &Swim, envelope: Option<&RecordEnvelope>, record: Option<&NodeRecord>) -> Status {
@@ -126,6 +142,26 @@ impl Table {
     /// The active member at a place below [`Table::active`].
     pub(super) fn active_at(&self, at: usize) -> Option<&Member> {
         self.get(*self.active.get(at)?)
+    }
+
+    /// A sum over the active members: equal sums, equal lives and record versions. Those that are gone are left out, as
+    /// each node forgets them in its own time.
+    pub(super) const fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// Brings the digest up to date after a change of one member.
+    fn reckon(&mut self, id: NodeId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let share = match &entry.member {
+            Some(member) if member.swim.is_active() => {
+                let version = entry.envelope.as_ref().map(|envelope| envelope.version).unwrap_or_default();
+                share(id, member.swim.identity.generation, version)
+            }
+            _ => 0,
+        };
+        let before = std::mem::replace(&mut entry.share, share);
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(share);
     }
 
     fn set_active(&mut self, id: NodeId, is_active: bool) {
@@ -180,6 +216,7 @@ impl Table {
         };
         entry.member = Some(new.clone());
         self.set_active(update.identity.id, update.is_active());
+        self.reckon(update.identity.id);
         Some(Change { old, new })
     }
 
@@ -212,6 +249,7 @@ impl Table {
         let entry = self.entries.entry(owner).or_default();
         entry.envelope = Some(envelope);
         entry.record = record.clone();
+        entry.away_until_us = 0;
         let Some(member) = &mut entry.member else { return Ok(None) };
         let old = member.clone();
         member.record = record;
@@ -225,7 +263,9 @@ impl Table {
             member.status = status;
             member.since_ms = now_ms;
         }
-        Ok(Some(Change { old: Some(old), new: member.clone() }))
+        let new = member.clone();
+        self.reckon(owner);
+        Ok(Some(Change { old: Some(old), new }))
     }
 
     /// Notes that a datagram came from `id`.
@@ -239,6 +279,32 @@ impl Table {
     pub(super) fn measured(&mut self, id: NodeId, rtt_us: u64) {
         if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
             member.rtt_us = Some(rtt_us);
+        }
+    }
+
+    /// It has answered a datagram.
+    pub(super) fn answered_over_udp(&mut self, id: NodeId) {
+        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+            member.tcp_only = false;
+        }
+    }
+
+    /// It has answered over TCP while datagrams went unanswered.
+    pub(super) fn answered_over_tcp(&mut self, id: NodeId) {
+        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+            member.tcp_only = true;
+        }
+    }
+
+    /// Until then its silence is no failure, on the monotonic clock.
+    pub(super) fn away_until_us(&self, id: NodeId) -> u64 {
+        self.entries.get(&id).map_or(0, |entry| entry.away_until_us)
+    }
+
+    /// It has announced to be silent.
+    pub(super) fn set_away(&mut self, id: NodeId, until_us: u64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.away_until_us = until_us;
         }
     }
 

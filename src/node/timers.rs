@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::identity::Identity;
+use crate::record::NodeId;
 
 /// What is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,16 @@ pub(super) enum Timer {
     LeaveDeadline,
     /// The silence after a fight over this node's id is over.
     Speak,
+    /// The answer to foca's probe of that number is late.
+    ProbeLate(u8, NodeId),
+    /// The next step of an inquiry; the number tells which timer counts.
+    Inquiry(NodeId, u64),
+    /// The next step of an errand: subject, asker, the asker's nonce.
+    Errand(NodeId, NodeId, u32),
+    /// A suspicion heard of has had its time.
+    Hearsay(Identity),
+    /// There is news: gossip now, not at the next tick.
+    Gossip,
 }
 
 /// Deadlines in order of time, then of submission.

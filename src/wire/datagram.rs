@@ -16,6 +16,10 @@ const RECORDS_MAX: usize = 64;
 const KIND_SWIM: u8 = 1;
 const KIND_RECORDS: u8 = 2;
 const KIND_WANT: u8 = 3;
+const KIND_CHECK: u8 = 4;
+const KIND_HELLO: u8 = 5;
+/// Checks in one section, at most.
+const CHECKS_MAX: usize = 8;
 
 /// A node's record on its way: the owner's word, passed on unread by nodes too old to read its body.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -74,6 +78,86 @@ impl RecordEnvelope {
     }
 }
 
+/// What is said against a node, so that it can refute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Doubt {
+    /// The life that is doubted.
+    pub generation: u64,
+    /// SWIM's incarnation of the suspicion.
+    pub incarnation: u16,
+}
+
+/// What a witness found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Testimony {
+    /// The subject answered, in this incarnation of the life asked for; 0 when it lives in a later one.
+    Heard {
+        /// SWIM's incarnation.
+        incarnation: u16,
+    },
+    /// Nothing came back within the window.
+    Silent,
+    /// Its machine refused, over UDP and TCP: nobody listens there.
+    Refused,
+    /// Its machine accepted a connection, and nobody answered.
+    Stalled,
+}
+
+/// What nodes say to find out whether one of them lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Check {
+    /// "Answer me."
+    Ping {
+        /// To be given back.
+        nonce: u32,
+        /// What is said of the one that is asked.
+        doubt: Option<Doubt>,
+    },
+    /// "Here I am."
+    Pong {
+        /// Of the question.
+        nonce: u32,
+        /// The answerer's life.
+        generation: u64,
+        /// Its incarnation.
+        incarnation: u16,
+    },
+    /// "I do not reach `subject`. Do you?"
+    Ask {
+        /// To be given back.
+        nonce: u32,
+        /// Whom it is about.
+        subject: NodeId,
+        /// Which life of it.
+        generation: u64,
+        /// What is said of it already.
+        doubt: Option<Doubt>,
+        /// The answer is wanted within this time, in milliseconds.
+        window_ms: u16,
+    },
+    /// The answer to `Ask`.
+    Tell {
+        /// Of the question.
+        nonce: u32,
+        /// What was found.
+        testimony: Testimony,
+    },
+    /// "Somebody holds this life of yours for down": after a split, when two views meet.
+    HeldDown {
+        /// The life.
+        generation: u64,
+    },
+}
+
+/// What a node lets others compare with what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Beginning of the digest over lives and record versions (see [`super::exchange::Digest`]).
+    pub digest: [u8; 8],
+    /// The sender's wall clock, in seconds since the Unix epoch.
+    pub unix_s: u64,
+}
+
 /// One section of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Section<'a> {
@@ -83,6 +167,10 @@ pub enum Section<'a> {
     Records(Vec<RecordEnvelope>),
     /// The sender lacks these nodes' records.
     Want(Vec<NodeId>),
+    /// Questions and answers about who lives.
+    Check(Vec<Check>),
+    /// The sender's digest and clock.
+    Hello(Hello),
     /// Of a kind that this version does not know.
     Unknown(u8),
 }
@@ -141,6 +229,16 @@ impl Writer {
         }
     }
 
+    /// Adds a question or an answer; `false` when it does not fit.
+    pub fn check(&mut self, check: &Check) -> bool {
+        self.section(KIND_CHECK, &codec::encode(check))
+    }
+
+    /// Adds a greeting; `false` when it does not fit.
+    pub fn hello(&mut self, hello: &Hello) -> bool {
+        self.section(KIND_HELLO, &codec::encode(hello))
+    }
+
     fn section(&mut self, kind: u8, body: &[u8]) -> bool {
         let Ok(len) = u16::try_from(body.len()) else { return false };
         if body.len() > self.room() {
@@ -178,6 +276,8 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             Section::Swim(_) => kind == KIND_SWIM,
             Section::Records(_) => kind == KIND_RECORDS,
             Section::Want(_) => kind == KIND_WANT,
+            Section::Check(_) => kind == KIND_CHECK,
+            Section::Hello(_) => kind == KIND_HELLO,
             Section::Unknown(_) => false,
         });
         if is_repeated {
@@ -187,6 +287,9 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             KIND_SWIM => Section::Swim(body),
             KIND_RECORDS => Section::Records(records(body)?),
             KIND_WANT => Section::Want(want(body)?),
+            KIND_CHECK => Section::Check(checks(body)?),
+            // A later version may append to it.
+            KIND_HELLO => Section::Hello(codec::decode_prefix::<Hello, DATAGRAM_LIMIT>("hello", body)?.0),
             other => Section::Unknown(other),
         });
         payload = rest;
@@ -199,6 +302,16 @@ fn records(mut body: &[u8]) -> Result<Vec<RecordEnvelope>, DecodeError> {
     while !body.is_empty() && out.len() < RECORDS_MAX {
         let (record, used) = codec::decode_prefix::<RecordEnvelope, DATAGRAM_LIMIT>("record envelope", body)?;
         out.push(record);
+        body = body.get(used..).unwrap_or_default();
+    }
+    Ok(out)
+}
+
+fn checks(mut body: &[u8]) -> Result<Vec<Check>, DecodeError> {
+    let mut out = Vec::with_capacity(1);
+    while !body.is_empty() && out.len() < CHECKS_MAX {
+        let (check, used) = codec::decode_prefix::<Check, DATAGRAM_LIMIT>("check", body)?;
+        out.push(check);
         body = body.get(used..).unwrap_or_default();
     }
     Ok(out)

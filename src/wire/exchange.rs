@@ -61,6 +61,8 @@ pub enum Request {
         /// What the asker believes to be news.
         members: Vec<MemberEntry>,
     },
+    /// "Are you there?" Asked when datagrams are not answered.
+    Alive,
 }
 
 /// The answer to a [`Request`].
@@ -74,6 +76,13 @@ pub enum Reply {
     Done,
     /// Not taken in: the answerer is about to leave, or has given way to another node with its id. Ask another.
     Leaving,
+    /// "Here I am."
+    Alive {
+        /// The answerer's life.
+        generation: u64,
+        /// Its incarnation.
+        incarnation: u16,
+    },
 }
 
 impl Request {
@@ -114,6 +123,7 @@ impl Request {
     fn member_count(&self) -> usize {
         match self {
             Self::Sync { .. } => 1,
+            Self::Alive => 0,
             Self::Push { members } => members.len(),
         }
     }
@@ -123,7 +133,7 @@ impl Reply {
     fn member_count(&self) -> usize {
         match self {
             Self::Members(members) => members.len(),
-            Self::Same | Self::Done | Self::Leaving => 0,
+            Self::Same | Self::Done | Self::Leaving | Self::Alive { .. } => 0,
         }
     }
 }

@@ -1,0 +1,198 @@
+//! What a node thinks of itself: how long answers take, whether it is woken in time, whether it hears anybody.
+//!
+//! Lifeguard's local health: the worse a node does, the longer it waits for answers, and the less its word counts.
+//! Not here: what it thinks of others (`inquiry`).
+
+use std::collections::VecDeque;
+
+use super::{Config, Degraded, Health, Node, Now};
+
+/// Woken later than this, a node has not lived through the time in between, in microseconds.
+const LATE_US: u64 = 200_000;
+/// How long a late node distrusts itself, in microseconds.
+const SLOW_US: u64 = 2_000_000;
+/// Probes in a row that only TCP answered: UDP is blocked here.
+const TCP_STREAK: u32 = 6;
+/// Clock differences remembered.
+const CLOCKS_MAX: usize = 8;
+/// Clocks that must differ before this node's is the wrong one.
+const CLOCKS_SKEWED: usize = 5;
+/// A difference between two wall clocks that matters, in seconds.
+const CLOCK_SKEW_S: u64 = 10;
+
+/// Own health, and the round trips that timeouts are made from.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    score: u32,
+    /// Smoothed round trip and its deviation, in microseconds (RFC 6298, in integers).
+    rtt_us: Option<(u64, u64)>,
+    heard_us: u64,
+    isolated: bool,
+    slow_until_us: u64,
+    tcp_streak: u32,
+    clocks: VecDeque<u64>,
+}
+
+impl Own {
+    fn worsen(&mut self, by: u32) {
+        self.score = (self.score + by).min(Health::SCORE_MAX);
+    }
+
+    /// A probe was answered.
+    pub(super) fn answered(&mut self, rtt_us: u64) {
+        self.score = self.score.saturating_sub(1);
+        self.tcp_streak = 0;
+        self.rtt_us = Some(match self.rtt_us {
+            None => (rtt_us, rtt_us / 2),
+            Some((mean, deviation)) => ((7 * mean + rtt_us) / 8, (3 * deviation + mean.abs_diff(rtt_us)) / 4),
+        });
+    }
+
+    /// How long the answer to a direct probe may take, in microseconds.
+    pub(super) fn probe_timeout_us(&self, config: &Config) -> u64 {
+        let (floor_us, ceiling_us) = (config.probe_rtt_min_ms * 1_000, config.probe_rtt_ms * 1_000);
+        let (mean, deviation) = self.rtt_us.unwrap_or((ceiling_us, 0));
+        let measured = mean + 4 * deviation;
+        (measured.max(floor_us) * u64::from(1 + self.score)).clamp(floor_us.min(ceiling_us), ceiling_us)
+    }
+
+    pub(super) fn lacked_witnesses(&mut self) {
+        self.worsen(1);
+    }
+
+    pub(super) fn missed_what_others_heard(&mut self) {
+        self.worsen(1);
+    }
+
+    pub(super) fn was_suspected(&mut self) {
+        self.worsen(1);
+    }
+
+    pub(super) fn answered_over_tcp_only(&mut self) {
+        self.tcp_streak = self.tcp_streak.saturating_add(1);
+    }
+
+    /// A timer fired that late. Says whether time was lost.
+    pub(super) fn woken(&mut self, now: Now, late_us: u64) -> bool {
+        let is_late = late_us > LATE_US;
+        if is_late {
+            self.worsen(2);
+            self.slow_until_us = now.mono_us + SLOW_US;
+        }
+        is_late
+    }
+
+    /// Something authentic arrived.
+    pub(super) fn heard(&mut self, now: Now) {
+        self.heard_us = now.mono_us;
+        self.isolated = false;
+    }
+
+    /// Another node's wall clock differs by so many seconds.
+    pub(super) fn compared_clocks(&mut self, difference_s: u64) {
+        if self.clocks.len() >= CLOCKS_MAX {
+            self.clocks.pop_front();
+        }
+        self.clocks.push_back(difference_s);
+    }
+
+    pub(super) const fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    pub(super) const fn is_udp_blocked(&self) -> bool {
+        self.tcp_streak >= TCP_STREAK
+    }
+
+    /// May others rely on its word that somebody is silent?
+    pub(super) const fn is_fit_to_testify(&self, now: Now) -> bool {
+        !self.isolated && now.mono_us >= self.slow_until_us
+    }
+
+    pub(super) fn report(&self, now: Now) -> Health {
+        let is_skewed = self.clocks.iter().filter(|s| **s >= CLOCK_SKEW_S).count() >= CLOCKS_SKEWED;
+        let reasons = Degraded::ALL
+            .into_iter()
+            .filter(|reason| match reason {
+                Degraded::Isolated => self.isolated,
+                Degraded::UdpBlocked => self.is_udp_blocked(),
+                Degraded::Slow => now.mono_us < self.slow_until_us,
+                Degraded::ClockSkew => is_skewed,
+            })
+            .collect();
+        Health { score: self.score, reasons }
+    }
+}
+
+impl Node {
+    /// Does anybody still speak to this node? With a single other member its silence says nothing about this one.
+    pub(super) fn health_looks_around(&mut self, now: Now) {
+        let silent_us = now.mono_us.saturating_sub(self.health.heard_us);
+        if !self.health.isolated
+            && self.table.active() > 1
+            && self.inquiries.len() > 1
+            && silent_us > self.config.isolated_after_ms * 1_000
+        {
+            self.health.isolated = true;
+            self.stats.isolations += 1;
+            // Look for company at once.
+            self.arm_rejoin(now.mono_us);
+            self.note_health(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { mono_us: 10_000_000, unix_ms: 0 };
+
+    #[test]
+    fn timeouts_follow_round_trips_within_the_profile() {
+        let config = Config::lan();
+        let (floor_us, ceiling_us) = (config.probe_rtt_min_ms * 1_000, config.probe_rtt_ms * 1_000);
+        let mut own = Own::default();
+        assert_eq!(own.probe_timeout_us(&config), ceiling_us, "nothing is known yet");
+        (0..20).for_each(|_| own.answered(500));
+        assert_eq!(own.probe_timeout_us(&config), floor_us);
+        own.worsen(1);
+        assert_eq!(own.probe_timeout_us(&config), 2 * floor_us, "a node in doubt of itself waits longer");
+        (0..20).for_each(|_| own.answered(60_000));
+        let timeout_us = own.probe_timeout_us(&config);
+        assert!((60_000..ceiling_us).contains(&timeout_us), "{timeout_us}");
+        own.answered(10_000_000);
+        assert_eq!(own.probe_timeout_us(&config), ceiling_us);
+    }
+
+    #[test]
+    fn the_score_has_a_floor_and_a_ceiling() {
+        let mut own = Own::default();
+        (0..100).for_each(|_| own.lacked_witnesses());
+        assert_eq!(own.report(NOW).score, Health::SCORE_MAX);
+        (0..100).for_each(|_| own.answered(1));
+        assert_eq!(own.report(NOW).score, 0);
+    }
+
+    #[test]
+    fn a_late_node_distrusts_itself_for_a_while() {
+        let mut own = Own::default();
+        assert!(!own.woken(NOW, LATE_US));
+        assert!(own.woken(NOW, LATE_US + 1));
+        assert!(!own.is_fit_to_testify(NOW));
+        assert_eq!(own.report(NOW).reasons, [Degraded::Slow]);
+        let later = Now { mono_us: NOW.mono_us + SLOW_US, ..NOW };
+        assert!(own.is_fit_to_testify(later));
+        assert_eq!(own.report(later).reasons, []);
+    }
+
+    #[test]
+    fn one_wrong_clock_is_its_owners_and_many_are_this_nodes() {
+        let mut own = Own::default();
+        own.compared_clocks(300);
+        (0..4).for_each(|_| own.compared_clocks(0));
+        assert_eq!(own.report(NOW).reasons, []);
+        (0..5).for_each(|_| own.compared_clocks(300));
+        assert_eq!(own.report(NOW).reasons, [Degraded::ClockSkew]);
+    }
+}
