@@ -358,6 +358,7 @@ impl Daemon {
                     joined_at_ms,
                     started_generation: generation,
                     left: false,
+                    away_s: 0,
                 },
                 keyring: trust.keyring(),
                 seed,
