@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config`, `logging`, `metrics` | what an operator sets and sees |
 //! | `state`, `hex` | the state directory |
-//! | `addr`, `net` | addresses and the sockets of 7946 |
+//! | `addr`, `net`, `udp` | addresses and the sockets of 7946 |
 //! | `ca`, `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
@@ -34,6 +34,7 @@ mod stream;
 mod tls;
 mod token;
 mod trust;
+mod udp;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
