@@ -9,7 +9,7 @@
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
 //! | `daemon` | membership's life: resume, init, join, leave |
-//! | `socket`, `http` | the local API |
+//! | `socket`, `http`, `view` | the local API |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
 //! contacts); the API server. All run on one thread; they share `trust::Trust` behind short locks and
@@ -35,6 +35,7 @@ mod tls;
 mod token;
 mod trust;
 mod udp;
+mod view;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

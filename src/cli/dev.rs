@@ -153,7 +153,7 @@ async fn start(args: &DevArgs, scratch: &Path, nodes: &mut Vec<DevNode>) -> anyh
     }
     let members = formed(nodes).await?;
     say(&format!("\n{} nodes, joined by token over TLS, gossip in sealed datagrams:\n", nodes.len()));
-    say(&render::members_table(&members.members, Look { colour: io::stdout().is_terminal(), full: false }));
+    say(&render::members_table(&members.members, Look { colour: io::stdout().is_terminal(), ..Look::default() }));
     say(&hints(nodes));
     Ok(true)
 }

@@ -44,6 +44,21 @@ fn a_killed_node_comes_back_as_itself() {
 }
 
 #[test]
+fn a_machine_where_nobody_listens_any_more_says_so() {
+    let mut nodes = cluster(&["a", "b"]);
+    let refused = |node: &Node| node.metric("gossipd_datagrams_refused_total").unwrap();
+    assert_eq!(refused(&nodes[0]), 0.0);
+    nodes[1].kill();
+    // Its kernel answers for it (ICMP port unreachable), and that costs no other datagram.
+    wait_for("a datagram to be refused", || match refused(&nodes[0]) {
+        0.0 => Err("none".to_owned()),
+        _ => Ok(()),
+    });
+    nodes[1].start();
+    all_ready(&[&nodes[0], &nodes[1]]);
+}
+
+#[test]
 fn a_kill_right_after_the_join_does_not_lose_the_way_back() {
     let manager = Node::started("manager");
     manager.init();
