@@ -196,7 +196,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!(reason, leave = on_terminate == OnTerminate::Leave, "gossipd stops");
     stop.send_replace(true);
-    daemon.shut_down(on_terminate == OnTerminate::Leave).await;
+    daemon.shut_down().await;
     // Requests under way get a moment to end.
     let _ = tokio::time::timeout(Duration::from_secs(1), api).await;
     drop(socket);
