@@ -15,6 +15,8 @@ pub const HOSTNAME_BYTES_MAX: usize = 253;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Largest encoded body of a node record, in bytes: it always fits into one datagram beside the protocol's own part.
 pub const NODE_RECORD_BYTES_MAX: usize = 640;
+/// Longest announced absence, in seconds: nobody may ask to be missed by nobody for longer.
+pub const AWAY_S_MAX: u16 = 3_600;
 
 const ID_DIGITS: usize = 25;
 const BASE36: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -38,6 +40,9 @@ pub enum RecordError {
         /// What it held.
         value: String,
     },
+    /// An announced absence is too long.
+    #[error("an absence of {0} s is refused: at most {AWAY_S_MAX} s may be announced")]
+    Away(u16),
     /// A word of a closed list is none of the list.
     #[error("{value:?} is not {what}: expected one of {expected}")]
     Word {
@@ -275,6 +280,8 @@ pub struct NodeRecord {
     pub started_generation: u64,
     /// It has said goodbye: its absence is no failure.
     pub left: bool,
+    /// It has stopped and expects to be back within that many seconds; 0: it is not away.
+    pub away_s: u16,
 }
 
 impl NodeRecord {
@@ -295,12 +302,16 @@ impl NodeRecord {
             joined_at_ms: _,
             started_generation: _,
             left: _,
+            away_s,
         } = self;
         validate_hostname(hostname)?;
         for (field, value) in [("version", agent_version), ("os", os), ("architecture", arch)] {
             if value.len() > LABEL_BYTES_MAX || !value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
                 return Err(RecordError::Label { field, value: value.clone() });
             }
+        }
+        if *away_s > AWAY_S_MAX {
+            return Err(RecordError::Away(*away_s));
         }
         Ok(())
     }
@@ -356,6 +367,27 @@ mod tests {
         for good in ["swarm1", "a.b-c_d", "X", "1"] {
             assert!(validate_hostname(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn an_absence_is_announced_for_an_hour_at_most() {
+        let away = |away_s| NodeRecord {
+            hostname: "swarm1".to_owned(),
+            role: Role::Worker,
+            availability: Availability::Active,
+            data_path_addr: [10, 130, 27, 207].into(),
+            agent_version: "0.1.0".to_owned(),
+            os: "linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            joined_at_ms: 0,
+            started_generation: 1,
+            left: false,
+            away_s,
+        };
+        for good in [0, 1, AWAY_S_MAX] {
+            assert_eq!(away(good).validate(), Ok(()));
+        }
+        assert_eq!(away(AWAY_S_MAX + 1).validate(), Err(RecordError::Away(AWAY_S_MAX + 1)));
     }
 
     #[test]

@@ -172,5 +172,6 @@ pub(crate) fn record(name: &str, role: Role, addr: SocketAddr, now: Now) -> Node
         joined_at_ms: now.unix_ms,
         started_generation: 0,
         left: false,
+        away_s: 0,
     }
 }

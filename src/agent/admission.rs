@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::ca::{Issued, NodeKey};
 use super::engine::Engine;
 use super::metrics;
-use super::stream::{Connection, StreamError, Topic};
+use super::stream::{Connection, PATIENCE_MAX, StreamError, Topic};
 use super::token::Token;
 use super::trust::{NewMembership, Trust, TrustError, admitted};
 use super::{tls, unix_ms};
@@ -166,7 +166,7 @@ pub(super) async fn ask_to_join(
     let mut at = 0;
     while let Some(addr) = queue.get(at).copied() {
         at += 1;
-        let connection = match Connection::open(addr, Arc::clone(&config)).await {
+        let connection = match Connection::open(addr, Arc::clone(&config), PATIENCE_MAX).await {
             Ok(connection) => connection,
             Err(error) => {
                 failures.push(format!("{addr} ({error})"));
@@ -230,7 +230,7 @@ async fn ask_manager(
 }
 
 async fn ask_member(trust: &Trust, addr: SocketAddr, request: &Request) -> Result<(Peer, Reply), StreamError> {
-    let connection = Connection::open(addr, Arc::clone(&trust.configs().client)).await?;
+    let connection = Connection::open(addr, Arc::clone(&trust.configs().client), PATIENCE_MAX).await?;
     let peer = connection.peer;
     // What only managers may hear is said to managers only.
     if peer.role != Role::Manager || peer.id == trust.me {

@@ -14,10 +14,12 @@ use serde::Deserialize;
 use super::addr::{AddrSpec, InterfaceAddr, Remote};
 use crate::api::{DEFAULT_PORT, DEFAULT_SOCKET};
 use crate::node::{Config as Protocol, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
-use crate::record::{Availability, RecordError, validate_hostname};
+use crate::record::{AWAY_S_MAX, Availability, RecordError, validate_hostname};
 
 /// Where the daemon keeps its state when nobody says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/gossipd";
+/// How long others wait for a daemon that was stopped to be started again: an upgrade takes a second or two.
+const RESTART_GRACE_S_DEFAULT: u16 = 10;
 /// The configuration file read when nobody names one; it may be missing.
 pub const DEFAULT_CONFIG: &str = "/etc/gossipd/gossipd.toml";
 
@@ -154,6 +156,7 @@ struct File {
     profile: Option<String>,
     availability: Option<String>,
     on_terminate: Option<String>,
+    restart_grace: Option<String>,
     api: ApiTable,
     join: JoinTable,
     log: LogTable,
@@ -283,6 +286,8 @@ pub struct Overrides {
     pub profile: Option<String>,
     /// As `on_terminate`.
     pub on_terminate: Option<String>,
+    /// As `restart_grace`.
+    pub restart_grace: Option<String>,
     /// As `log.filter`.
     pub log_filter: Option<String>,
     /// As `log.format`.
@@ -308,6 +313,8 @@ pub struct Settings {
     pub availability: Availability,
     /// What SIGTERM means.
     pub on_terminate: OnTerminate,
+    /// Seconds within which a daemon that stops is expected back; 0: it stops without a word.
+    pub restart_grace_s: u16,
     /// The API's socket.
     pub socket: PathBuf,
     /// The socket's group; none: `gossipd` if there is such a group.
@@ -372,6 +379,7 @@ impl Settings {
         let advertise = Given::new("advertise_addr", "--advertise-addr", overrides.advertise_addr, file.advertise_addr);
         let data_path = Given::new("data_path_addr", "--data-path-addr", overrides.data_path_addr, file.data_path_addr);
         let on_terminate = Given::new("on_terminate", "--on-terminate", overrides.on_terminate, file.on_terminate);
+        let restart_grace = Given::new("restart_grace", "--restart-grace", overrides.restart_grace, file.restart_grace);
         let log_format = Given::new("log.format", "--log-format", overrides.log_format, file.log.format);
         match (file.join.remotes.is_empty(), file.join.token_file.is_none()) {
             (true, false) => return Err(ConfigError::Missing { missing: "join.remotes" }),
@@ -390,6 +398,7 @@ impl Settings {
             port: overrides.port.or(file.port).unwrap_or(DEFAULT_PORT),
             availability: Given::in_file("availability", file.availability).parsed()?.unwrap_or_default(),
             on_terminate: on_terminate.parsed()?.unwrap_or(OnTerminate::Stop),
+            restart_grace_s: restart_grace.checked(restart_grace_s)?.unwrap_or(RESTART_GRACE_S_DEFAULT),
             socket: overrides.socket.or(file.api.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             socket_group: file.api.group,
             socket_mode: file.api.mode.map_or(Ok(0o660), |mode| socket_mode(&mode))?,
@@ -454,6 +463,14 @@ fn system_hostname() -> Result<String, ConfigError> {
     checked_hostname(&name).map_err(|error| value("hostname", &name, error))
 }
 
+/// Whole seconds, as the record has them; what is less than one counts as one.
+fn restart_grace_s(text: &str) -> Result<u16, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| format!("{error}; expected for example 10s, or 0s"))?;
+    let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+    let within = u16::try_from(seconds).ok().filter(|seconds| *seconds <= AWAY_S_MAX);
+    within.ok_or_else(|| format!("expected at most {AWAY_S_MAX}s"))
+}
+
 fn socket_mode(text: &str) -> Result<u32, ConfigError> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     let mode = mode.ok_or_else(|| value("api.mode", text, "expected an octal mode such as \"0660\""))?;
@@ -508,6 +525,8 @@ mod tests {
             ("profile = \"fast\"", "profile = \"fast\": expected lan, wan or local"),
             ("listen_addr = \"10.0.0\"", "listen_addr = \"10.0.0\": \"10.0.0\" is neither an IP address nor"),
             ("hostname = \"a b\"", "hostname = \"a b\": \"a b\" is not a host name"),
+            ("restart_grace = \"soon\"", "restart_grace = \"soon\": "),
+            ("restart_grace = \"2h\"", "restart_grace = \"2h\": expected at most 3600s"),
             ("[api]\nmode = \"0666\"", "api.mode = \"0666\": everybody"),
             ("[api]\nmode = \"rw\"", "api.mode = \"rw\": expected an octal mode"),
             ("[log]\nfilter = \"gossipd=loud\"", "log.filter = \"gossipd=loud\""),
@@ -530,6 +549,13 @@ mod tests {
         for (text, expected) in cases {
             let error = build(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_restart_grace_is_whole_seconds() {
+        for (text, expected) in [("0s", 0), ("1ms", 1), ("10s", 10), ("1500ms", 2), ("1h", 3_600)] {
+            assert_eq!(build(&format!("restart_grace = {text:?}")).unwrap().restart_grace_s, expected, "{text}");
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
 use super::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
-use super::config::Settings;
+use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress};
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
@@ -38,6 +38,8 @@ const FIRST_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
 const JOIN_DEADLINE: Duration = Duration::from_secs(50);
 /// How long a leave may take; the protocol gives up earlier.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the announcement of a restart may take: whoever waits for the daemon to stop should hardly notice.
+const AWAY_DEADLINE: Duration = Duration::from_secs(1);
 /// Time between two looks at contacts and certificate.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for further changes to come before a change of members is acted upon.
@@ -358,6 +360,7 @@ impl Daemon {
                     joined_at_ms,
                     started_generation: generation,
                     left: false,
+                    away_s: 0,
                 },
                 keyring: trust.keyring(),
                 seed,
@@ -418,13 +421,20 @@ impl Daemon {
         let _ = self.is_stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    /// Ends the tasks of membership; the cluster is not forgotten.
-    pub(super) async fn shut_down(&self, goodbye: bool) {
+    /// Ends the tasks of membership, after the last word that the configuration asks for; the cluster is not forgotten.
+    pub(super) async fn shut_down(&self) {
         self.is_stopping.send_replace(true);
         let _changing = self.changing.lock().await;
         let Some(membership) = self.membership() else { return };
-        if goodbye {
-            say_goodbye(&membership).await;
+        match (self.settings.on_terminate, self.settings.restart_grace_s) {
+            (OnTerminate::Leave, _) => {
+                say_goodbye(&membership).await;
+            }
+            (OnTerminate::Stop, 0) => {}
+            (OnTerminate::Stop, grace_s) => {
+                let acknowledged = last_word(&membership, Command::Away(grace_s), AWAY_DEADLINE).await;
+                tracing::info!(grace_s, acknowledged, "restart announced");
+            }
         }
         save_contacts(&membership.engine, &self.state, &mut Vec::new()).await;
         membership.stop().await;
@@ -467,11 +477,16 @@ fn read_token(path: &Path) -> Result<String, Problem> {
 }
 
 async fn say_goodbye(membership: &Membership) -> bool {
-    let goodbye = async {
-        membership.engine.command(Command::Leave).await.ok()?;
+    last_word(membership, Command::Leave, LEAVE_DEADLINE).await
+}
+
+/// Has the node say that it goes, and waits until somebody has heard it; `false`: nobody has within `deadline`.
+async fn last_word(membership: &Membership, word: Command, deadline: Duration) -> bool {
+    let said = async {
+        membership.engine.command(word).await.ok()?;
         membership.engine.wait(|Progress { left, .. }| left.is_some()).await.ok()?.left
     };
-    timeout(LEAVE_DEADLINE, goodbye).await.ok().flatten().unwrap_or(false)
+    timeout(deadline, said).await.ok().flatten().unwrap_or(false)
 }
 
 /// Members that have not left, this node included.

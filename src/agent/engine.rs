@@ -2,9 +2,9 @@
 //!
 //! Everybody else talks to it through a bounded channel ([`Engine`]). In each turn, in this order of priority:
 //! 1. stop, when told to;
-//! 2. datagrams, up to [`DATAGRAMS_PER_TURN`]: what has arrived is heard before anybody is accused;
+//! 2. datagrams, up to [`DATAGRAMS_PER_TURN`], then who refused one: what has arrived is heard before anybody is accused;
 //! 3. inputs from other tasks, up to [`INPUTS_PER_TURN`];
-//! 4. timers that are due;
+//! 4. timers that are due, unless more datagrams wait ([`Courtesy`]);
 //! 5. effects.
 //!
 //! Datagrams may be lost (and are counted); inputs and timers never are. Dropping the task at any await is safe: all
@@ -17,19 +17,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
+use super::udp::Udp;
 use super::{metrics, unix_ms};
-use crate::node::{Command, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Peer};
+use crate::node::{Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Peer};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 
 /// Datagrams taken in before timers get their turn.
 const DATAGRAMS_PER_TURN: usize = 128;
+/// Turns in a row in which timers let datagrams pass that still wait. With [`DATAGRAMS_PER_TURN`] each, this is about what
+/// a receive buffer of the system's usual size holds: a node that was stopped for seconds hears all of it before it
+/// judges, and a flood cannot keep it from judging.
+const TURNS_GIVEN_UP_MAX: u32 = 4;
+/// Reports of refused datagrams taken in before timers get their turn.
+const REFUSALS_PER_TURN: usize = 64;
 /// Inputs taken in before timers get their turn.
 const INPUTS_PER_TURN: usize = 64;
 /// Inputs that may wait: a few for each connection that may be open.
@@ -74,7 +80,7 @@ impl Engine {
     pub(super) fn spawn(
         node: Node,
         clock: Clock,
-        udp: UdpSocket,
+        udp: Udp,
         trust: Arc<Trust>,
         state: SharedState,
         stop: watch::Receiver<bool>,
@@ -91,6 +97,7 @@ impl Engine {
             // Held weakly, so that the channel's end can be seen.
             sender: inputs.downgrade(),
             progress: progress_sender,
+            courtesy: Courtesy::default(),
             unpersisted: None,
             failed_exchanges: VecDeque::new(),
         };
@@ -174,15 +181,31 @@ impl Clock {
     }
 }
 
+/// Who is due may have spoken already: timers let datagrams that wait pass, for a while.
+#[derive(Debug, Default)]
+struct Courtesy {
+    given_up: u32,
+}
+
+impl Courtesy {
+    /// Whether timers that are due may fire in this turn.
+    fn allows(&mut self, datagrams_wait: bool) -> bool {
+        let is_over = !datagrams_wait || self.given_up >= TURNS_GIVEN_UP_MAX;
+        self.given_up = if is_over { 0 } else { self.given_up + 1 };
+        is_over
+    }
+}
+
 struct Task {
     node: Node,
     clock: Clock,
-    udp: UdpSocket,
+    udp: Udp,
     trust: Arc<Trust>,
     state: SharedState,
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::WeakSender<Input>,
     progress: watch::Sender<Progress>,
+    courtesy: Courtesy,
     /// A generation that the disk has refused so far. Until it is stored nothing is sent: a life that the disk does not
     /// know must not be heard of.
     unpersisted: Option<(u64, Instant)>,
@@ -198,14 +221,15 @@ impl Task {
             let first = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                readable = self.udp.readable() => { let _ = readable; None }
+                () = self.udp.ready() => None,
                 input = self.inputs.recv() => match input {
                     Some(input) => Some(input),
                     None => return,
                 },
                 () = wait_until(due) => None,
             };
-            self.receive(&mut buffer);
+            let datagrams_wait = self.receive(&mut buffer);
+            self.hear_refusals();
             if let Some(input) = first {
                 self.feed(input);
             }
@@ -216,7 +240,8 @@ impl Task {
                 }
             }
             let now = self.clock.now();
-            if self.node.next_timeout_us().is_some_and(|due| due <= now.mono_us) {
+            let is_due = self.node.next_timeout_us().is_some_and(|due| due <= now.mono_us);
+            if is_due && self.courtesy.allows(datagrams_wait) {
                 self.node.handle_timeout(now);
             }
             self.flush();
@@ -225,7 +250,8 @@ impl Task {
         }
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) {
+    /// Takes datagrams in and says whether more may wait.
+    fn receive(&mut self, buffer: &mut [u8]) -> bool {
         for _ in 0..DATAGRAMS_PER_TURN {
             match self.udp.try_recv_from(buffer) {
                 Ok((len, _from)) => {
@@ -233,9 +259,24 @@ impl Task {
                         self.node.handle_datagram(self.clock.now(), datagram);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error of an earlier send; the socket stays usable.
                 Err(error) => metrics::udp_error("receive", &error),
+            }
+        }
+        true
+    }
+
+    fn hear_refusals(&mut self) {
+        for _ in 0..REFUSALS_PER_TURN {
+            match self.udp.try_refusal() {
+                Ok(Some(to)) => {
+                    metrics::datagram_refused();
+                    self.node.handle_refused(self.clock.now(), to);
+                }
+                // About something else, such as a host that is not reachable.
+                Ok(None) => {}
+                Err(_) => return,
             }
         }
     }
@@ -268,7 +309,8 @@ impl Task {
                 self.carry_out(effect);
             }
             let Some(id) = self.failed_exchanges.pop_front() else { return };
-            self.node.handle_reply(self.clock.now(), id, Err(ExchangeError::Unreachable));
+            // Not started at all: that says nothing about the other side.
+            self.node.handle_reply(self.clock.now(), id, Err(ExchangeError::Broken));
         }
     }
 
@@ -285,11 +327,12 @@ impl Task {
                     metrics::udp_error("send", &error);
                 }
             }
-            Effect::Exchange { id, to, peer, request, patience_ms: _ } => match self.sender.upgrade() {
+            Effect::Exchange { id, to, peer, request, patience_ms } => match self.sender.upgrade() {
                 Some(sender) if self.unpersisted.is_none() => {
                     let trust = Arc::clone(&self.trust);
                     tokio::spawn(async move {
-                        let outcome = exchange(&trust, to, peer, &request).await;
+                        let patience = Duration::from_millis(patience_ms);
+                        let outcome = exchange(&trust, to, peer, &request, patience).await;
                         // The engine may have stopped meanwhile.
                         let _ = sender.send(Input::Reply { id, outcome }).await;
                     });
@@ -345,7 +388,12 @@ impl Task {
             }
             Event::Health(health) => {
                 let reasons: Vec<_> = health.reasons.iter().map(|reason| reason.word()).collect();
-                tracing::info!(score = health.score, reasons = reasons.join(","), "own health");
+                let (score, reasons) = (health.score, reasons.join(","));
+                if health.reasons.contains(&Degraded::Isolated) {
+                    tracing::warn!(score, reasons, "own health: nobody is heard, and the listing stays as it was");
+                } else {
+                    tracing::info!(score, reasons, "own health");
+                }
             }
             Event::IdentityConflict { addr, generation, gives_way } => tracing::error!(
                 addr = addr.map(tracing::field::display),
@@ -369,17 +417,14 @@ async fn exchange(
     to: SocketAddr,
     peer: Option<NodeId>,
     request: &[u8],
+    patience: Duration,
 ) -> Result<(Peer, Vec<u8>), ExchangeError> {
     let config = Arc::clone(&trust.configs().client);
     let failed = |error: StreamError| {
         tracing::debug!(%to, %error, "exchange failed");
-        match error {
-            StreamError::Connect(_) => ExchangeError::Unreachable,
-            StreamError::NoPeer | StreamError::WrongCluster | StreamError::Tls(_) => ExchangeError::WrongPeer,
-            StreamError::Deadline { .. } | StreamError::Message(_) => ExchangeError::Broken,
-        }
+        error.outcome()
     };
-    let connection = Connection::open(to, config).await.map_err(failed)?;
+    let connection = Connection::open(to, config, patience).await.map_err(failed)?;
     let answerer = connection.peer;
     // An address may have passed to another node, or be this node's own.
     if answerer.id == trust.me || peer.is_some_and(|expected| expected != answerer.id) {
@@ -387,4 +432,21 @@ async fn exchange(
     }
     let reply = connection.ask(Topic::Exchange, request).await.map_err(failed)?;
     Ok((answerer, reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_let_waiting_datagrams_pass_but_not_for_ever() {
+        let mut courtesy = Courtesy::default();
+        let mut turns = |datagrams_wait: &[bool]| -> Vec<bool> {
+            datagrams_wait.iter().map(|wait| courtesy.allows(*wait)).collect()
+        };
+        assert_eq!(turns(&[false, false]), [true, true]);
+        assert_eq!(turns(&[true, true, false]), [false, false, true]);
+        // A flood.
+        assert_eq!(turns(&[true; 6]), [false, false, false, false, true, false]);
+    }
 }

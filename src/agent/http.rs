@@ -23,14 +23,14 @@ use super::admission::sync_managers;
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, uses_left};
+use super::view::{cluster_info, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{metrics, rfc3339, unix_ms};
 use crate::api::{
-    self, ClusterInfo, ClusterState, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
-    LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Platform, Problem, ProblemKind, RotateRequest,
-    SelfInfo,
+    self, ClusterState, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
+    LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Problem, ProblemKind, RotateRequest, SelfInfo,
 };
 use crate::node;
-use crate::record::{Availability, NodeId, Role, Status, base36_encode};
+use crate::record::{NodeId, Role};
 
 /// How long the protocol task may take to answer a health check.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
@@ -252,115 +252,6 @@ async fn get_self(State(daemon): App) -> Answer<SelfInfo> {
     }))
 }
 
-async fn cluster_info(membership: &Membership) -> Result<ClusterInfo, Problem> {
-    let stored = membership.trust.stored();
-    let (generation, revision, managers, nodes) = membership
-        .engine
-        .query(|node| {
-            let counts = node.count_by_status();
-            let nodes = counts.iter().filter(|(status, _)| **status != Status::Left).map(|(_, count)| count).sum();
-            (node.identity().generation, node.revision(), node.managers().len(), nodes)
-        })
-        .await?;
-    Ok(ClusterInfo {
-        id: stored.cluster_id,
-        ca_digest: base36_encode(&membership.trust.ca_digest(), 50),
-        role: stored.role,
-        generation,
-        listen_addr: membership.addresses.listen,
-        advertise_addr: membership.addresses.advertise,
-        data_path_addr: membership.addresses.data_path,
-        certificate_expires_at: rfc3339(stored.certificate_expires_at_ms),
-        joined: membership.is_joined(),
-        managers: managers + usize::from(stored.role == Role::Manager),
-        nodes,
-        revision,
-    })
-}
-
-async fn members(membership: &Membership) -> Result<Members, Problem> {
-    let (revision, me, listed) =
-        membership.engine.query(|node| (node.revision(), node.identity().id, node.members())).await?;
-    let now_us = membership.engine.clock.now().mono_us;
-    let mut members: Vec<_> = listed.into_iter().map(|member| view(member, me, now_us)).collect();
-    members.sort_by(|a, b| (&a.hostname, a.id).cmp(&(&b.hostname, b.id)));
-    Ok(Members { revision, members })
-}
-
-fn view(member: node::Member, me: NodeId, now_us: u64) -> Member {
-    let node::Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only: _ } = member;
-    let record = record.as_deref();
-    Member {
-        id: swim.identity.id,
-        hostname: record.map(|record| record.hostname.clone()),
-        address: swim.identity.addr,
-        status,
-        since: rfc3339(since_ms),
-        availability: record.map(|record| record.availability),
-        role: record.map(|record| record.role),
-        data_path_addr: record.map(|record| record.data_path_addr),
-        version: record.map(|record| record.agent_version.clone()),
-        platform: record.map(|record| Platform { os: record.os.clone(), arch: record.arch.clone() }),
-        joined_at: record.map(|record| rfc3339(record.joined_at_ms)),
-        generation: swim.identity.generation,
-        incarnation: swim.incarnation,
-        last_heard_ms: (heard_us > 0).then(|| now_us.saturating_sub(heard_us) / 1_000),
-        rtt_us,
-        is_self: swim.identity.id == me,
-    }
-}
-
-fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
-    text.map_or("", String::as_str)
-        .split(',')
-        .filter(|word| !word.is_empty())
-        .map(|word| {
-            word.parse()
-                .map_err(|e: T::Err| ProblemKind::BadRequest.problem(format!("filter {key}: {}", e.to_string())))
-        })
-        .collect()
-}
-
-fn filtered(all: Members, filter: &MemberFilter) -> Result<Members, Problem> {
-    let MemberFilter { status, role, availability, name, id } = filter;
-    let statuses: Vec<Status> = words("status", status.as_ref())?;
-    let roles: Vec<Role> = words("role", role.as_ref())?;
-    let availabilities: Vec<Availability> = words("availability", availability.as_ref())?;
-    let names: Vec<String> = words("name", name.as_ref())?;
-    let ids: Vec<String> = words("id", id.as_ref())?;
-    let fits = |member: &Member| {
-        (statuses.is_empty() || statuses.contains(&member.status))
-            && (roles.is_empty() || member.role.is_some_and(|role| roles.contains(&role)))
-            && (availabilities.is_empty() || member.availability.is_some_and(|a| availabilities.contains(&a)))
-            && (names.is_empty() || member.hostname.as_ref().is_some_and(|h| names.iter().any(|n| h.starts_with(n))))
-            && (ids.is_empty() || ids.iter().any(|id| member.id.to_string().starts_with(id)))
-    };
-    Ok(Members { members: all.members.into_iter().filter(fits).collect(), ..all })
-}
-
-/// The keys of [`MemberFilter`].
-const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
-
-fn refuse_unknown_keys(query: &str) -> Result<(), Problem> {
-    let keys: Vec<&str> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key))
-        .collect();
-    for (place, key) in keys.iter().enumerate() {
-        if !FILTER_KEYS.contains(key) {
-            let known = FILTER_KEYS.join(", ");
-            return Err(ProblemKind::BadRequest.problem(format!("there is no filter {key:?}; filters are {known}")));
-        }
-        if keys.iter().take(place).any(|before| before == key) {
-            return Err(ProblemKind::BadRequest.problem(format!(
-                "filter {key} is given twice; alternatives are separated by commas: {key}=VALUE,VALUE"
-            )));
-        }
-    }
-    Ok(())
-}
-
 /// All nodes that this daemon knows, at one revision.
 #[utoipa::path(get, path = "/v1/members", params(MemberFilter),
     responses((status = 200, description = "The nodes that fit.", body = Members), (status = "default", description = "A problem (RFC 9457).", body = Problem,
@@ -385,42 +276,28 @@ async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Membe
     find(members(&membership).await?.members, &reference).map(Json)
 }
 
-fn find(members: Vec<Member>, reference: &str) -> Result<Member, Problem> {
-    let matching = |fits: &dyn Fn(&Member) -> bool| members.iter().filter(|member| fits(member)).collect::<Vec<_>>();
-    let by_id = matching(&|member| member.id.to_string() == reference || (reference == "self" && member.is_self));
-    let by_name = matching(&|member| member.hostname.as_deref() == Some(reference));
-    let by_prefix = matching(&|member| !reference.is_empty() && member.id.to_string().starts_with(reference));
-    let found = [by_id, by_name, by_prefix].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
-    match found.as_slice() {
-        [only] => Ok((*only).clone()),
-        [] => Err(ProblemKind::NotFound
-            .problem(format!("there is no node {reference:?}; 'gossipctl members' lists the nodes"))),
-        several => {
-            let row = |member: &&Member| {
-                format!("{} {} {}", member.id, member.hostname.as_deref().unwrap_or("-"), member.status)
-            };
-            Err(ProblemKind::Ambiguous
-                .problem(format!("{reference:?} fits {} nodes; use an id", several.len()))
-                .with_candidates(several.iter().map(row).collect()))
-        }
-    }
-}
-
 /// Whether the daemon does its work.
-#[utoipa::path(get, path = "/v1/health",
+#[utoipa::path(get, path = "/v1/health", params(HealthQuery),
     responses((status = 200, description = "It does, or waits for init or join.", body = Health),
-        (status = 503, description = "Its protocol task does not answer.", body = Health)))]
-async fn health(State(daemon): App) -> Response {
+        (status = 503, description = "Its protocol task does not answer, or `strict` was asked for and it is degraded.", body = Health),
+        (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn health(State(daemon): App, query: Result<Query<HealthQuery>, QueryRejection>) -> Result<Response, Problem> {
+    let Query(HealthQuery { strict }) = query.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
     let health = match daemon.membership() {
-        None => Health { state: ClusterState::Inactive, alive: true, joined: false },
+        None => Health { state: ClusterState::Inactive, alive: true, joined: false, score: 0, degraded: Vec::new() },
         Some(membership) => {
-            let answer = tokio::time::timeout(HEALTH_DEADLINE, membership.engine.query(|node| node.revision())).await;
-            let alive = matches!(answer, Ok(Ok(_)));
-            Health { state: ClusterState::Active, alive, joined: membership.is_joined() }
+            let answer = tokio::time::timeout(HEALTH_DEADLINE, membership.engine.query(|node| node.health())).await;
+            let own = answer.ok().and_then(Result::ok);
+            let alive = own.is_some();
+            let node::Health { score, reasons } = own.unwrap_or_default();
+            let degraded = degraded(&reasons);
+            Health { state: ClusterState::Active, alive, joined: membership.is_joined(), score, degraded }
         }
     };
-    let status = if health.alive { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(health)).into_response()
+    let is_well = health.alive && (!strict || health.degraded.is_empty());
+    let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((status, Json(health)).into_response())
 }
 
 /// This document.
@@ -575,7 +452,7 @@ mod tests {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("200"), "{method} {path}");
             // Without them: what cannot fail but as a whole.
-            let may_fail = path.starts_with("/v1/") && path != "/v1/health";
+            let may_fail = path.starts_with("/v1/");
             assert_eq!(responses.contains_key("default"), may_fail, "{method} {path}");
             for (status, response) in responses {
                 let description = response["description"].as_str().unwrap_or_default();
@@ -594,23 +471,5 @@ mod tests {
                 assert_eq!(parameter["in"], place, "{method} {path} {name}");
             }
         }
-    }
-
-    #[test]
-    fn keys_of_a_query_are_those_of_the_filter() {
-        let word = || Some("x".to_owned());
-        let all = MemberFilter { status: word(), role: word(), availability: word(), name: word(), id: word() };
-        let all = serde_json::to_value(all).unwrap();
-        let keys: std::collections::BTreeSet<_> = all.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(keys, FILTER_KEYS.into_iter().collect());
-        for good in ["", "status=ready,down&role=worker", "name="] {
-            assert!(refuse_unknown_keys(good).is_ok(), "{good}");
-        }
-        let detail = |query| refuse_unknown_keys(query).unwrap_err().detail;
-        assert_eq!(
-            detail("status=ready&colour=red"),
-            "there is no filter \"colour\"; filters are status, role, availability, name, id"
-        );
-        assert!(detail("status=ready&status=down").starts_with("filter status is given twice"));
     }
 }

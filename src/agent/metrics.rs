@@ -8,7 +8,7 @@ use std::io;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
-use crate::node::Node;
+use crate::node::{Degraded, Health, Node};
 
 /// What kind of number a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,13 @@ pub struct Metric {
     pub meaning: &'static str,
 }
 
+const HEALTH_SCORE: &str = "gossipd_health_score";
+const DEGRADED: &str = "gossipd_degraded";
 const MEMBERS: &str = "gossipd_members";
 const DATAGRAMS: &str = "gossipd_datagrams_total";
 const DATAGRAM_BYTES: &str = "gossipd_datagram_bytes_total";
 const DATAGRAMS_DROPPED: &str = "gossipd_datagrams_dropped_total";
+const DATAGRAMS_REFUSED: &str = "gossipd_datagrams_refused_total";
 const UDP_ERRORS: &str = "gossipd_udp_errors_total";
 const PROBES: &str = "gossipd_probes_total";
 const PROBE_RTT: &str = "gossipd_probe_round_trip_microseconds_total";
@@ -59,10 +62,13 @@ const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], me
 
 /// All metrics.
 pub const ALL: &[Metric] = &[
+    row(HEALTH_SCORE, Kind::Gauge, &[], "0: this node is well; up to 8 the more it has trouble of its own"),
+    row(DEGRADED, Kind::Gauge, &["reason"], "1 for each reason why this node is not well, else 0"),
     row(MEMBERS, Kind::Gauge, &["status"], "members known, this node included, by status"),
     row(DATAGRAMS, Kind::Counter, &["direction", "kind"], "datagrams sent and accepted"),
     row(DATAGRAM_BYTES, Kind::Counter, &["direction", "kind"], "UDP payload bytes sent and accepted"),
     row(DATAGRAMS_DROPPED, Kind::Counter, &["cause"], "datagrams received and dropped"),
+    row(DATAGRAMS_REFUSED, Kind::Counter, &[], "datagrams sent that nobody listened for (ICMP port unreachable)"),
     row(UDP_ERRORS, Kind::Counter, &["direction", "error"], "errors of the UDP socket"),
     row(PROBES, Kind::Counter, &["result"], "direct probes answered, probes failed in all"),
     row(PROBE_RTT, Kind::Counter, &[], "sum of the round trips of answered probes"),
@@ -102,6 +108,7 @@ impl Recorder {
         for direction in ["send", "receive"] {
             counter!(UDP_ERRORS, "direction" => direction, "error" => "none").increment(0);
         }
+        counter!(DATAGRAMS_REFUSED).increment(0);
         Ok(Self(handle))
     }
 
@@ -115,6 +122,11 @@ impl Recorder {
 /// Copies what the protocol core has counted.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; these numbers are far below 2^52")]
 pub fn copy_from(node: &Node) {
+    let Health { score, reasons } = node.health();
+    gauge!(HEALTH_SCORE).set(f64::from(score));
+    for reason in Degraded::ALL {
+        gauge!(DEGRADED, "reason" => reason.word()).set(f64::from(u8::from(reasons.contains(&reason))));
+    }
     for (status, count) in node.count_by_status() {
         gauge!(MEMBERS, "status" => status.word()).set(count as f64);
     }
@@ -151,6 +163,11 @@ pub fn copy_from(node: &Node) {
 pub fn udp_error(direction: &'static str, error: &io::Error) {
     counter!(UDP_ERRORS, "direction" => direction, "error" => error.kind().to_string()).increment(1);
     tracing::trace!(direction, %error, "UDP");
+}
+
+/// A datagram reached a machine where nobody listened for it.
+pub fn datagram_refused() {
+    counter!(DATAGRAMS_REFUSED).increment(1);
 }
 
 /// What became of a TCP connection.

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `config`, `logging`, `metrics` | what an operator sets and sees |
 //! | `state`, `hex` | the state directory |
-//! | `addr`, `net` | addresses and the sockets of 7946 |
+//! | `addr`, `net`, `udp` | addresses and the sockets of 7946 |
 //! | `ca`, `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
 //! | `daemon` | membership's life: resume, init, join, leave |
-//! | `socket`, `http` | the local API |
+//! | `socket`, `http`, `view` | the local API |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
 //! contacts); the API server. All run on one thread; they share `trust::Trust` behind short locks and
@@ -34,6 +34,8 @@ mod stream;
 mod tls;
 mod token;
 mod trust;
+mod udp;
+mod view;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -194,7 +196,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!(reason, leave = on_terminate == OnTerminate::Leave, "gossipd stops");
     stop.send_replace(true);
-    daemon.shut_down(on_terminate == OnTerminate::Leave).await;
+    daemon.shut_down().await;
     // Requests under way get a moment to end.
     let _ = tokio::time::timeout(Duration::from_secs(1), api).await;
     drop(socket);

@@ -1,14 +1,13 @@
 //! The sockets of 7946: UDP for gossip and TCP for exchanges, on one address and port.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 
-/// Room for a burst while the daemon is busy: 4 MiB, as far as the system allows (`net.core.rmem_max`).
-const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+use super::udp::Udp;
+
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 /// Tries to find a port that is free for UDP and TCP, when port 0 is asked for.
@@ -59,7 +58,7 @@ impl BindError {
 #[derive(Debug)]
 pub(super) struct Sockets {
     /// Gossip.
-    pub udp: UdpSocket,
+    pub udp: Udp,
     /// Exchanges.
     pub tcp: TcpListener,
     /// Where they are bound; the port is the one that the system chose where 0 was asked for.
@@ -74,7 +73,7 @@ impl Sockets {
     pub(super) fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let mut last = None;
         for _ in 0..PORT_TRIES {
-            let udp = bind_udp(addr).map_err(|e| BindError::new(addr, "UDP", e))?;
+            let udp = Udp::bind(addr).map_err(|e| BindError::new(addr, "UDP", e))?;
             let bound = udp.local_addr().map_err(|e| BindError::new(addr, "UDP", e))?;
             match bind_tcp(bound) {
                 Ok(tcp) => return Ok(Self { udp, tcp, addr: bound }),
@@ -86,26 +85,6 @@ impl Sockets {
         }
         Err(last.unwrap_or(BindError::InUse { addr, protocol: "TCP" }))
     }
-}
-
-fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    // No SO_REUSEADDR: for UDP it would let a second daemon take the same port unnoticed.
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    // Never fragmented. `PROBE` sets the bit and ignores what ICMP claims about the path: strangers can forge that.
-    match addr.ip() {
-        IpAddr::V4(_) => set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?,
-        IpAddr::V6(_) => {
-            socket.set_only_v6(true)?;
-            set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
-        }
-    }
-    // A smaller buffer works too, with more loss in bursts.
-    if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
-        tracing::debug!(%error, "the receive buffer keeps the system's size");
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -140,15 +119,5 @@ mod tests {
         assert!(Sockets::bind(addr).is_ok());
         let error = Sockets::bind(([203, 0, 113, 1], 0).into()).unwrap_err().to_string();
         assert!(error.contains("no interface of this machine has that address"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn datagrams_carry_the_dont_fragment_bit() {
-        use rustix::net::sockopt::{ip_mtu_discover, ipv6_mtu_discover};
-        let v4 = Sockets::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        assert_eq!(ip_mtu_discover(&v4.udp).unwrap(), Ipv4PathMtuDiscovery::PROBE);
-        if let Ok(v6) = Sockets::bind((std::net::Ipv6Addr::LOCALHOST, 0).into()) {
-            assert_eq!(ipv6_mtu_discover(&v6.udp).unwrap(), Ipv6PathMtuDiscovery::PROBE);
-        }
     }
 }

@@ -30,6 +30,37 @@ pub enum ClusterState {
     Active,
 }
 
+/// Why a node is not well: how much its word about others is worth, or how it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub enum Degraded {
+    /// It hears nobody: it keeps its listing as it is and accuses nobody.
+    Isolated,
+    /// It is reached over TCP only, or reaches others over TCP only.
+    UdpBlocked,
+    /// It is woken late, or its datagrams are: it accuses nobody before it has caught up.
+    Slow,
+    /// Its wall clock differs from that of most others.
+    ClockSkew,
+    /// Something that a daemon newer than the reader has found.
+    #[serde(other)]
+    Other,
+}
+
+impl Degraded {
+    /// The word used in JSON and tables.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Isolated => "isolated",
+            Self::UdpBlocked => "udp-blocked",
+            Self::Slow => "slow",
+            Self::ClockSkew => "clock-skew",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// The daemon itself: `GET /v1/self`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
@@ -79,6 +110,12 @@ pub struct ClusterInfo {
     pub nodes: usize,
     /// This daemon's count of visible changes.
     pub revision: u64,
+    /// As in [`Health`].
+    #[serde(default)]
+    pub health_score: u32,
+    /// What is wrong with this node; empty: nothing.
+    #[serde(default)]
+    pub degraded: Vec<Degraded>,
 }
 
 /// One node as this daemon knows it.
@@ -118,6 +155,13 @@ pub struct Member {
     pub last_heard_ms: Option<u64>,
     /// Round trip of the last answered probe, in microseconds.
     pub rtt_us: Option<u64>,
+    /// What is wrong with it: all of it for the node that answers, `udp-blocked` for another that answers this one over
+    /// TCP only; empty: nothing.
+    #[serde(default)]
+    pub degraded: Vec<Degraded>,
+    /// It has announced a restart and to be back within that many seconds; none: it has not.
+    #[serde(default)]
+    pub away_s: Option<u16>,
     /// It is the node that answers.
     #[serde(rename = "self")]
     pub is_self: bool,
@@ -303,7 +347,8 @@ pub struct RotateRequest {
     pub revoke: bool,
 }
 
-/// `GET /v1/health`: 200 when the daemon does its work (also while it waits for `init` or `join`), else 503.
+/// `GET /v1/health`: 200 when the daemon does its work (also while it waits for `init` or `join`, and while it is
+/// degraded: to be restarted would not help it), else 503. With `strict=true` also 503 while it is degraded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Health {
@@ -313,6 +358,21 @@ pub struct Health {
     pub alive: bool,
     /// As in [`ClusterInfo`].
     pub joined: bool,
+    /// 0: well; up to 8 the more it has trouble of its own.
+    #[serde(default)]
+    pub score: u32,
+    /// What is wrong with it; empty: nothing.
+    #[serde(default)]
+    pub degraded: Vec<Degraded>,
+}
+
+/// What to ask of `GET /v1/health`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub struct HealthQuery {
+    /// A degraded daemon answers 503 too: for whoever sends work to it, not for whoever restarts it.
+    pub strict: bool,
 }
 
 /// A request was refused or failed (RFC 9457). Unless `detail` says otherwise, nothing has changed.
@@ -427,5 +487,21 @@ impl Problem {
     #[must_use]
     pub fn with_candidates(self, candidates: Vec<String>) -> Self {
         Self { candidates, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_words_and_later_ones_are_read() {
+        let all = [Degraded::Isolated, Degraded::UdpBlocked, Degraded::Slow, Degraded::ClockSkew, Degraded::Other];
+        for reason in all {
+            let text = format!("\"{}\"", reason.word());
+            assert_eq!(serde_json::to_string(&reason).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Degraded>(&text).unwrap(), reason);
+        }
+        assert_eq!(serde_json::from_str::<Degraded>("\"on-fire\"").unwrap(), Degraded::Other);
     }
 }

@@ -37,6 +37,9 @@ Examples:
   Managers that take tasks, for a script:
     gossipctl members -q --filter role=manager --filter availability=active
 
+  Nodes that are slow to answer, or that something is wrong with:
+    gossipctl members --wide
+
   Addresses of all nodes that answer:
     gossipctl members --filter status=ready --format ndjson | jq -r .address";
 
@@ -194,6 +197,10 @@ pub(super) struct MembersArgs {
     /// Print long names in full
     #[arg(long)]
     pub(super) no_trunc: bool,
+
+    /// More columns: round trip, when it was last heard, and what is wrong with it
+    #[arg(long, conflicts_with = "quiet")]
+    pub(super) wide: bool,
 }
 
 /// `node inspect`.
@@ -343,6 +350,9 @@ mod tests {
               --no-trunc
                   Print long names in full
 
+              --wide
+                  More columns: round trip, when it was last heard, and what is wrong with it
+
           -h, --help
                   Print help (see a summary with '-h')
 
@@ -359,6 +369,9 @@ mod tests {
 
           Managers that take tasks, for a script:
             gossipctl members -q --filter role=manager --filter availability=active
+
+          Nodes that are slow to answer, or that something is wrong with:
+            gossipctl members --wide
 
           Addresses of all nodes that answer:
             gossipctl members --filter status=ready --format ndjson | jq -r .address
@@ -426,6 +439,7 @@ mod tests {
             ("members --filter status=dead", ErrorKind::ValueValidation),
             ("members --format yaml", ErrorKind::InvalidValue),
             ("members -q --format json", ErrorKind::ArgumentConflict),
+            ("members -q --wide", ErrorKind::ArgumentConflict),
             ("init --availability away", ErrorKind::InvalidValue),
             ("init --cert-expiry soon", ErrorKind::ValueValidation),
             ("init --cert-expiry 0s", ErrorKind::ValueValidation),

@@ -121,11 +121,14 @@ async fn join_token(socket: &Path, args: JoinTokenArgs) -> Result<Outcome, Failu
 }
 
 async fn members(socket: &Path, args: &MembersArgs) -> Result<Outcome, Failure> {
-    let MembersArgs { filters, format, quiet, no_trunc } = args;
+    let MembersArgs { filters, format, quiet, no_trunc, wide } = args;
     let answer = Client::connect(socket).await?.members(&filter::combine(filters)).await?;
     let out = match format {
         _ if *quiet => render::ids(&answer.members),
-        ListFormat::Table => render::members_table(&answer.members, Look { colour: colour_wanted(), full: *no_trunc }),
+        ListFormat::Table => {
+            let look = Look { colour: colour_wanted(), full: *no_trunc, wide: *wide };
+            render::members_table(&answer.members, look)
+        }
         ListFormat::Json => render::json(&answer)?,
         ListFormat::Ndjson => render::ndjson(&answer.members)?,
     };
@@ -391,6 +394,8 @@ mod tests {
         assert_eq!(table, gossipctl(&fake, "node ls").await);
         assert_eq!(table, gossipctl(&fake, "node list").await);
         assert!(table.out.starts_with("ID   "), "{table:?}");
+        let wide = gossipctl(&fake, "members --wide").await;
+        assert!(wide.out.lines().next().unwrap().ends_with("RTT        LAST HEARD   DEGRADED"), "{wide:?}");
         assert_eq!(gossipctl(&fake, "members -q").await.out.lines().count(), 3);
         assert_eq!(gossipctl(&fake, "members --format ndjson").await.out.lines().count(), 3);
         let json = gossipctl(&fake, "members --format json").await.out;

@@ -80,6 +80,10 @@ struct RunArgs {
     /// What SIGTERM means: stop (to be started again) or leave (say goodbye first) [default: stop]
     #[arg(long, value_name = "stop|leave", env = "GOSSIPD_ON_TERMINATE")]
     on_terminate: Option<String>,
+    /// How long others wait for a daemon that stops to be back before they call it down; 0s: it stops without a word
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "GOSSIPD_RESTART_GRACE")]
+    restart_grace: Option<String>,
     /// Which log lines are written, such as info or gossipd=debug,warn [default: info]
     #[arg(long, value_name = "FILTER", env = "GOSSIPD_LOG")]
     log: Option<String>,
@@ -126,6 +130,7 @@ fn run(args: RunArgs) -> ExitCode {
         port,
         profile,
         on_terminate,
+        restart_grace,
         log,
         log_format,
         stop_at_end_of_stdin,
@@ -148,6 +153,7 @@ fn run(args: RunArgs) -> ExitCode {
         port,
         profile,
         on_terminate,
+        restart_grace,
         log_filter: log,
         log_format,
     };

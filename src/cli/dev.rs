@@ -153,7 +153,7 @@ async fn start(args: &DevArgs, scratch: &Path, nodes: &mut Vec<DevNode>) -> anyh
     }
     let members = formed(nodes).await?;
     say(&format!("\n{} nodes, joined by token over TLS, gossip in sealed datagrams:\n", nodes.len()));
-    say(&render::members_table(&members.members, Look { colour: io::stdout().is_terminal(), full: false }));
+    say(&render::members_table(&members.members, Look { colour: io::stdout().is_terminal(), ..Look::default() }));
     say(&hints(nodes));
     Ok(true)
 }
@@ -164,8 +164,10 @@ fn spawn(args: &DevArgs, scratch: &Path, number: u8) -> anyhow::Result<DevNode> 
     let config = scratch.join(format!("{name}.toml"));
     let ip = Ipv4Addr::new(127, 0, 0, number);
     // A file of its own, so that a configuration on this machine does not interfere. The address is in it, so that a
-    // node that has left can join again without naming it.
-    fs::write(&config, format!("hostname = \"{name}\"\nlisten_addr = \"{ip}\"\nport = {}\n", args.port))?;
+    // node that has left can join again without naming it. Ctrl-C is no restart: nobody will come back.
+    let settings =
+        format!("hostname = \"{name}\"\nlisten_addr = \"{ip}\"\nport = {}\nrestart_grace = \"0s\"\n", args.port);
+    fs::write(&config, settings)?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's file")?);
     command
         .arg("run")

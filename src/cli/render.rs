@@ -11,7 +11,7 @@ use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use super::exit::printable;
-use crate::api::{InitResponse, JoinResponse, JoinToken, Member};
+use crate::api::{Degraded, InitResponse, JoinResponse, JoinToken, Member};
 use crate::record::{NodeId, Role, Status};
 
 /// Longest host name in a table, in characters: with it the usual table still fits 140 columns.
@@ -37,16 +37,24 @@ pub(super) struct Look {
     pub(super) colour: bool,
     /// Long names in full.
     pub(super) full: bool,
+    /// With columns that Docker does not have.
+    pub(super) wide: bool,
 }
+
+/// Titles of the usual table, as Docker has them.
+const TITLES: [&str; 7] = ["ID", "HOSTNAME", "ADDRESS", "STATUS", "AVAILABILITY", "ROLE", "VERSION"];
+/// Titles of the columns that a wide table has besides.
+const TITLES_WIDE: [&str; 3] = ["RTT", "LAST HEARD", "DEGRADED"];
 
 /// The table of nodes, in the order given.
 pub(super) fn members_table(members: &[Member], look: Look) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["ID", "HOSTNAME", "ADDRESS", "STATUS", "AVAILABILITY", "ROLE", "VERSION"]);
+    let wide = if look.wide { TITLES_WIDE.as_slice() } else { &[] };
+    table.set_header(TITLES.iter().chain(wide));
     for member in members {
         let mark = if member.is_self { " *" } else { "" };
-        table.add_row([
+        let usual = [
             format!("{}{mark}", member.id),
             known(member.hostname.as_ref().map(|name| shortened(name, HOSTNAME_CHARS_MAX, look))),
             member.address.to_string(),
@@ -54,7 +62,15 @@ pub(super) fn members_table(members: &[Member], look: Look) -> String {
             known(member.availability.map(|availability| availability.title())),
             known(member.role.map(Role::title)),
             known(member.version.as_ref().map(|version| shortened(version, VERSION_CHARS_MAX, look))),
-        ]);
+        ];
+        let wide = look.wide.then(|| {
+            [
+                known(member.rtt_us.map(milliseconds)),
+                known(member.last_heard_ms.map(ago)),
+                known(reasons(&member.degraded)),
+            ]
+        });
+        table.add_row(usual.into_iter().chain(wide.into_iter().flatten()));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, COLUMN_GAP));
@@ -72,6 +88,12 @@ pub(super) fn members_table(members: &[Member], look: Look) -> String {
         out.push('\n');
     }
     out
+}
+
+/// What is wrong; none: nothing.
+fn reasons(degraded: &[Degraded]) -> Option<String> {
+    let words: Vec<_> = degraded.iter().map(|reason| reason.word()).collect();
+    (!words.is_empty()).then(|| words.join(","))
 }
 
 const fn colour(status: Status) -> &'static str {
@@ -132,6 +154,8 @@ fn member_pretty(member: &Member) -> String {
         incarnation,
         last_heard_ms,
         rtt_us,
+        degraded,
+        away_s,
         is_self: _,
     } = member;
     let mut out = String::new();
@@ -147,6 +171,10 @@ fn member_pretty(member: &Member) -> String {
     line(" State", status.title().to_owned());
     line(" Availability", known(availability.map(|availability| availability.title())));
     line(" Address", address.to_string());
+    line(" Degraded", known(reasons(degraded)));
+    if let Some(away_s) = away_s {
+        line(" Away", format!("has announced to be back within {away_s} s"));
+    }
     line("Platform", String::new());
     line(" Operating System", known(platform.as_ref().map(|platform| &platform.os)));
     line(" Architecture", known(platform.as_ref().map(|platform| &platform.arch)));
@@ -269,6 +297,8 @@ pub(super) mod tests {
             incarnation: 0,
             last_heard_ms: None,
             rtt_us: None,
+            degraded: vec![Degraded::Isolated, Degraded::Slow],
+            away_s: None,
             is_self: true,
         };
         let long = Member {
@@ -284,6 +314,8 @@ pub(super) mod tests {
             incarnation: 2,
             last_heard_ms: Some(125_300),
             rtt_us: Some(1042),
+            degraded: vec![Degraded::UdpBlocked],
+            away_s: Some(10),
             is_self: false,
             ..known.clone()
         };
@@ -299,6 +331,7 @@ pub(super) mod tests {
             platform: None,
             joined_at: None,
             last_heard_ms: Some(120),
+            degraded: Vec::new(),
             is_self: false,
             ..known.clone()
         };
@@ -317,7 +350,7 @@ pub(super) mod tests {
 
     #[test]
     fn table_in_full() {
-        insta::assert_snapshot!(members_table(&members(), Look { full: true, colour: false }), @"
+        insta::assert_snapshot!(members_table(&members(), Look { full: true, ..Look::default() }), @"
         ID                            HOSTNAME                                          ADDRESS              STATUS    AVAILABILITY   ROLE      VERSION
         bj8muio9ov1wkkxg7ts1lqozc *   swarm1                                            10.130.27.207:7946   Ready     Active         Manager   0.1.0
         cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.domain.example.com   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260312+0123abcd
@@ -327,12 +360,22 @@ pub(super) mod tests {
 
     #[test]
     fn table_in_colour() {
-        let text = members_table(&members(), Look { full: false, colour: true });
+        let text = members_table(&members(), Look { colour: true, ..Look::default() });
         insta::assert_snapshot!(text.replace('\u{1b}', "ESC"), @"
         ESC[1mID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   ROLE      VERSIONESC[0m
         bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Manager   0.1.0
         ESC[31mcywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260…ESC[0m
         ESC[33m955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -              -         -ESC[0m
+        ");
+    }
+
+    #[test]
+    fn table_with_all_columns() {
+        insta::assert_snapshot!(members_table(&members(), Look { wide: true, ..Look::default() }), @"
+        ID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   ROLE      VERSION                RTT        LAST HEARD   DEGRADED
+        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Manager   0.1.0                  -          -            isolated,slow
+        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260…   1.042 ms   2m 5s ago    udp-blocked
+        955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -              -         -                      -          120 ms ago   -
         ");
     }
 
@@ -364,9 +407,9 @@ pub(super) mod tests {
     #[test]
     fn lines_of_json() {
         insta::assert_snapshot!(ndjson(&members()).unwrap(), @r#"
-        {"id":"bj8muio9ov1wkkxg7ts1lqozc","hostname":"swarm1","address":"10.130.27.207:7946","status":"ready","since":"2026-03-12T14:11:27Z","availability":"active","role":"manager","data_path_addr":"10.130.27.207","version":"0.1.0","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":1,"incarnation":0,"last_heard_ms":null,"rtt_us":null,"self":true}
-        {"id":"cywjboq8e8pk1buntrulod9fu","hostname":"a-very-long-host-name.with.a.domain.example.com","address":"[2001:db8::7]:7946","status":"down","since":"2026-03-12T14:11:27Z","availability":"drain","role":"worker","data_path_addr":"2001:db8::7","version":"0.1.0-nightly.20260312+0123abcd","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":3,"incarnation":2,"last_heard_ms":125300,"rtt_us":1042,"self":false}
-        {"id":"955jic8bg1giuljuv9901lic1","hostname":null,"address":"10.130.27.9:7946","status":"suspect","since":"2026-03-12T14:11:27Z","availability":null,"role":null,"data_path_addr":null,"version":null,"platform":null,"joined_at":null,"generation":1,"incarnation":0,"last_heard_ms":120,"rtt_us":null,"self":false}
+        {"id":"bj8muio9ov1wkkxg7ts1lqozc","hostname":"swarm1","address":"10.130.27.207:7946","status":"ready","since":"2026-03-12T14:11:27Z","availability":"active","role":"manager","data_path_addr":"10.130.27.207","version":"0.1.0","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":1,"incarnation":0,"last_heard_ms":null,"rtt_us":null,"degraded":["isolated","slow"],"away_s":null,"self":true}
+        {"id":"cywjboq8e8pk1buntrulod9fu","hostname":"a-very-long-host-name.with.a.domain.example.com","address":"[2001:db8::7]:7946","status":"down","since":"2026-03-12T14:11:27Z","availability":"drain","role":"worker","data_path_addr":"2001:db8::7","version":"0.1.0-nightly.20260312+0123abcd","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":3,"incarnation":2,"last_heard_ms":125300,"rtt_us":1042,"degraded":["udp-blocked"],"away_s":10,"self":false}
+        {"id":"955jic8bg1giuljuv9901lic1","hostname":null,"address":"10.130.27.9:7946","status":"suspect","since":"2026-03-12T14:11:27Z","availability":null,"role":null,"data_path_addr":null,"version":null,"platform":null,"joined_at":null,"generation":1,"incarnation":0,"last_heard_ms":120,"rtt_us":null,"degraded":[],"away_s":null,"self":false}
         "#);
     }
 
@@ -380,6 +423,8 @@ pub(super) mod tests {
          State:                 Down
          Availability:          Drain
          Address:               [2001:db8::7]:7946
+         Degraded:              udp-blocked
+         Away:                  has announced to be back within 10 s
         Platform:
          Operating System:      linux
          Architecture:          x86_64
@@ -399,6 +444,7 @@ pub(super) mod tests {
          State:                 Suspect
          Availability:          -
          Address:               10.130.27.9:7946
+         Degraded:              -
         Platform:
          Operating System:      -
          Architecture:          -

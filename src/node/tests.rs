@@ -43,6 +43,7 @@ fn record(n: u8) -> NodeRecord {
         joined_at_ms: 0,
         started_generation: 1_700_000_000,
         left: false,
+        away_s: 0,
     }
 }
 

@@ -344,6 +344,7 @@ pub(crate) mod tests {
             joined_at_ms: 1_520_863_886_000,
             started_generation: 7,
             left: false,
+            away_s: 0,
         }
     }
 
@@ -354,7 +355,7 @@ pub(crate) mod tests {
     #[test]
     fn golden_record_body() {
         let hex: String = envelope(1).body.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a620100000700");
+        assert_eq!(hex, "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a62010000070000");
     }
 
     /// Old and new writer against old and new reader: a format 2 that appends a field.
@@ -409,6 +410,7 @@ pub(crate) mod tests {
             arch: "a".repeat(64),
             joined_at_ms: u64::MAX,
             started_generation: u64::MAX,
+            away_s: crate::record::AWAY_S_MAX,
             ..sample()
         };
         let envelope =

@@ -8,10 +8,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 
 use gossipd::agent::metrics;
+use gossipd::record::Status;
 use nix::unistd::{Gid, Group};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, GOSSIPCTL, Node, Ran, cluster, command, free_port, is_root, skip};
+use crate::harness::{Answer, GOSSIPCTL, Node, Ran, cluster, command, free_port, is_root, shows, skip};
 
 /// Checks a problem (RFC 9457) and gives its detail.
 #[track_caller]
@@ -43,7 +44,10 @@ fn a_daemon_in_no_cluster_answers() {
     assert_eq!(own.json(), expected);
     let health = node.get("/v1/health");
     assert_eq!(health.status, 200);
-    assert_eq!(health.json(), json!({ "state": "inactive", "alive": true, "joined": false }));
+    assert_eq!(
+        health.json(),
+        json!({ "state": "inactive", "alive": true, "joined": false, "score": 0, "degraded": [] })
+    );
     for path in ["/v1/members", "/v1/members/self", "/v1/join-tokens", "/v1/join-tokens/worker"] {
         let detail = problem(&node.get(path), 409, "not-in-cluster");
         assert!(detail.contains("gossipctl init") && detail.contains("gossipctl join"), "{detail}");
@@ -60,7 +64,12 @@ fn a_daemon_in_no_cluster_answers() {
 fn a_member_tells_of_itself_and_the_others() {
     let nodes = cluster(&["a", "b"]);
     let (own, health) = (nodes[1].get("/v1/self").json(), nodes[1].get("/v1/health").json());
-    assert_eq!(health, json!({ "state": "active", "alive": true, "joined": true }));
+    // What it thinks of itself may change at any time.
+    let expected = json!({
+        "state": "active", "alive": true, "joined": true, "score": health["score"], "degraded": health["degraded"],
+    });
+    assert_eq!(health, expected);
+    assert!(health["score"].is_u64() && health["degraded"].is_array(), "{health}");
     let of = &own["cluster"];
     assert_eq!(
         (&own["state"], &of["role"], &of["nodes"], &of["managers"]),
@@ -90,6 +99,8 @@ fn a_member_tells_of_itself_and_the_others() {
         "incarnation",
         "last_heard_ms",
         "rtt_us",
+        "degraded",
+        "away_s",
         "self",
     ];
     assert_eq!(keys, BTreeSet::from(documented));
@@ -101,6 +112,37 @@ fn a_member_tells_of_itself_and_the_others() {
     let tokens = nodes[0].get("/v1/join-tokens").json();
     let roles: Vec<_> = tokens.as_array().unwrap().iter().map(|token| token["role"].clone()).collect();
     assert_eq!(roles, ["worker", "manager"]);
+}
+
+#[test]
+fn health_is_liveness_unless_more_is_asked_for() {
+    let node = Node::started("asked");
+    for path in ["/v1/health", "/v1/health?strict=false", "/v1/health?strict=true"] {
+        let answer = node.get(path);
+        assert_eq!((answer.status, &answer.json()["alive"]), (200, &true.into()), "{path}: {answer:?}");
+    }
+    for (path, text) in [("/v1/health?strict=very", "strict"), ("/v1/health?verbose=true", "verbose")] {
+        let detail = problem(&node.get(path), 400, "bad-request");
+        assert!(detail.contains(text), "{path}: {detail}");
+    }
+}
+
+#[test]
+fn a_listing_says_how_it_came_about() {
+    let nodes = cluster(&["a", "b"]);
+    let ready = shows(&nodes[0], &nodes[1].id(), Status::Ready);
+    assert_eq!((ready.degraded.len(), ready.away_s), (0, None), "{ready:?}");
+    let of = nodes[0].get("/v1/self").json()["cluster"].clone();
+    assert!(of["health_score"].is_u64() && of["degraded"].is_array(), "{of}");
+    let table = nodes[0].ctl(&["members", "--wide"]).ok();
+    let mut lines = table.lines();
+    assert!(lines.next().unwrap().ends_with("DEGRADED"), "{table}");
+    assert_eq!(lines.count(), 2, "{table}");
+    assert!(nodes[0].metric("gossipd_health_score").is_some());
+    for reason in ["isolated", "udp-blocked", "slow", "clock-skew"] {
+        let series = format!("gossipd_degraded{{reason=\"{reason}\"}}");
+        assert!(nodes[0].metric(&series).is_some_and(|value| value == 0.0 || value == 1.0), "{series}");
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use crate::harness::{Node, all_ready, cluster, contacts_stored, form, free_port,
 
 #[test]
 fn terminate_stops_for_a_restart() {
-    let mut nodes = cluster(&["a", "b"]);
+    let mut nodes = [Node::new("a"), Node::new("b").with_flags(&["--restart-grace", "0s"])];
+    nodes.iter_mut().for_each(Node::start);
+    form(&nodes);
     let (id, generation) = (nodes[1].id(), nodes[1].generation());
     assert!(nodes[1].socket().exists());
     assert_eq!(nodes[1].terminate(), 0);
@@ -20,6 +22,22 @@ fn terminate_stops_for_a_restart() {
     nodes[1].start();
     assert!(nodes[1].id() == id && nodes[1].generation() > generation);
     all_ready(&[&nodes[0], &nodes[1]]);
+}
+
+#[test]
+fn a_restart_is_announced() {
+    let mut nodes = cluster(&["a", "b"]);
+    let generation = nodes[1].generation();
+    assert_eq!(nodes[1].terminate(), 0);
+    assert!(nodes[1].log().contains("restart announced"), "{}", nodes[1].log());
+    nodes[1].start();
+    assert!(nodes[1].generation() > generation);
+    all_ready(&[&nodes[0], &nodes[1]]);
+    let id = nodes[1].id();
+    wait_for("b to be back", || match nodes[0].member(&id)?.away_s {
+        None => Ok(()),
+        Some(away_s) => Err(format!("away for {away_s} s")),
+    });
 }
 
 /// R6: restart after kill -9.
@@ -41,6 +59,21 @@ fn a_killed_node_comes_back_as_itself() {
             assert_eq!(observer.member(&id).unwrap().generation, again.generation);
         }
     }
+}
+
+#[test]
+fn a_machine_where_nobody_listens_any_more_says_so() {
+    let mut nodes = cluster(&["a", "b"]);
+    let refused = |node: &Node| node.metric("gossipd_datagrams_refused_total").unwrap();
+    assert_eq!(refused(&nodes[0]), 0.0);
+    nodes[1].kill();
+    // Its kernel answers for it (ICMP port unreachable), and that costs no other datagram.
+    wait_for("a datagram to be refused", || match refused(&nodes[0]) {
+        0.0 => Err("none".to_owned()),
+        _ => Ok(()),
+    });
+    nodes[1].start();
+    all_ready(&[&nodes[0], &nodes[1]]);
 }
 
 #[test]

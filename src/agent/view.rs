@@ -1,0 +1,203 @@
+//! From what the node knows to what the API says: this node, its health, the nodes it lists, filters and names.
+//!
+//! Not here: routes and permissions (`http`).
+
+use super::daemon::Membership;
+use super::rfc3339;
+use crate::api::{ClusterInfo, Degraded, Member, MemberFilter, Members, Platform, Problem, ProblemKind};
+use crate::node;
+use crate::record::{Availability, NodeId, Role, Status, base36_encode};
+
+/// What is wrong with a node, in the API's words.
+pub(super) fn degraded(reasons: &[node::Degraded]) -> Vec<Degraded> {
+    let word = |reason: &node::Degraded| match reason {
+        node::Degraded::Isolated => Degraded::Isolated,
+        node::Degraded::UdpBlocked => Degraded::UdpBlocked,
+        node::Degraded::Slow => Degraded::Slow,
+        node::Degraded::ClockSkew => Degraded::ClockSkew,
+    };
+    reasons.iter().map(word).collect()
+}
+
+/// The cluster as this node is in it.
+///
+/// # Errors
+/// The protocol task has stopped.
+pub(super) async fn cluster_info(membership: &Membership) -> Result<ClusterInfo, Problem> {
+    let stored = membership.trust.stored();
+    let (generation, revision, managers, nodes, health) = membership
+        .engine
+        .query(|node| {
+            let counts = node.count_by_status();
+            let nodes = counts.iter().filter(|(status, _)| **status != Status::Left).map(|(_, count)| count).sum();
+            (node.identity().generation, node.revision(), node.managers().len(), nodes, node.health())
+        })
+        .await?;
+    Ok(ClusterInfo {
+        id: stored.cluster_id,
+        ca_digest: base36_encode(&membership.trust.ca_digest(), 50),
+        role: stored.role,
+        generation,
+        listen_addr: membership.addresses.listen,
+        advertise_addr: membership.addresses.advertise,
+        data_path_addr: membership.addresses.data_path,
+        certificate_expires_at: rfc3339(stored.certificate_expires_at_ms),
+        joined: membership.is_joined(),
+        managers: managers + usize::from(stored.role == Role::Manager),
+        nodes,
+        revision,
+        health_score: health.score,
+        degraded: degraded(&health.reasons),
+    })
+}
+
+/// All nodes that this one knows, by host name.
+///
+/// # Errors
+/// The protocol task has stopped.
+pub(super) async fn members(membership: &Membership) -> Result<Members, Problem> {
+    let (revision, me, listed, health) =
+        membership.engine.query(|node| (node.revision(), node.identity().id, node.members(), node.health())).await?;
+    let now_us = membership.engine.clock.now().mono_us;
+    let mut members: Vec<_> = listed.into_iter().map(|member| view(member, me, &health, now_us)).collect();
+    members.sort_by(|a, b| (&a.hostname, a.id).cmp(&(&b.hostname, b.id)));
+    Ok(Members { revision, members })
+}
+
+fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) -> Member {
+    let node::Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only } = member;
+    let is_self = swim.identity.id == me;
+    let reasons = match (is_self, tcp_only) {
+        (true, _) => health.reasons.as_slice(),
+        (false, true) => &[node::Degraded::UdpBlocked],
+        (false, false) => &[],
+    };
+    let record = record.as_deref();
+    Member {
+        id: swim.identity.id,
+        hostname: record.map(|record| record.hostname.clone()),
+        address: swim.identity.addr,
+        status,
+        since: rfc3339(since_ms),
+        availability: record.map(|record| record.availability),
+        role: record.map(|record| record.role),
+        data_path_addr: record.map(|record| record.data_path_addr),
+        version: record.map(|record| record.agent_version.clone()),
+        platform: record.map(|record| Platform { os: record.os.clone(), arch: record.arch.clone() }),
+        joined_at: record.map(|record| rfc3339(record.joined_at_ms)),
+        generation: swim.identity.generation,
+        incarnation: swim.incarnation,
+        last_heard_ms: (heard_us > 0).then(|| now_us.saturating_sub(heard_us) / 1_000),
+        rtt_us,
+        degraded: degraded(reasons),
+        away_s: record.map(|record| record.away_s).filter(|away_s| *away_s > 0),
+        is_self,
+    }
+}
+
+fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
+    text.map_or("", String::as_str)
+        .split(',')
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            word.parse()
+                .map_err(|e: T::Err| ProblemKind::BadRequest.problem(format!("filter {key}: {}", e.to_string())))
+        })
+        .collect()
+}
+
+/// Those that fit.
+///
+/// # Errors
+/// A word that the filter does not have.
+pub(super) fn filtered(all: Members, filter: &MemberFilter) -> Result<Members, Problem> {
+    let MemberFilter { status, role, availability, name, id } = filter;
+    let statuses: Vec<Status> = words("status", status.as_ref())?;
+    let roles: Vec<Role> = words("role", role.as_ref())?;
+    let availabilities: Vec<Availability> = words("availability", availability.as_ref())?;
+    let names: Vec<String> = words("name", name.as_ref())?;
+    let ids: Vec<String> = words("id", id.as_ref())?;
+    let fits = |member: &Member| {
+        (statuses.is_empty() || statuses.contains(&member.status))
+            && (roles.is_empty() || member.role.is_some_and(|role| roles.contains(&role)))
+            && (availabilities.is_empty() || member.availability.is_some_and(|a| availabilities.contains(&a)))
+            && (names.is_empty() || member.hostname.as_ref().is_some_and(|h| names.iter().any(|n| h.starts_with(n))))
+            && (ids.is_empty() || ids.iter().any(|id| member.id.to_string().starts_with(id)))
+    };
+    Ok(Members { members: all.members.into_iter().filter(fits).collect(), ..all })
+}
+
+/// The keys of [`MemberFilter`].
+const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
+
+/// serde's own message for an unknown key would not say what the keys are.
+///
+/// # Errors
+/// A key that there is not, or that is given twice.
+pub(super) fn refuse_unknown_keys(query: &str) -> Result<(), Problem> {
+    let keys: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key))
+        .collect();
+    for (place, key) in keys.iter().enumerate() {
+        if !FILTER_KEYS.contains(key) {
+            let known = FILTER_KEYS.join(", ");
+            return Err(ProblemKind::BadRequest.problem(format!("there is no filter {key:?}; filters are {known}")));
+        }
+        if keys.iter().take(place).any(|before| before == key) {
+            return Err(ProblemKind::BadRequest.problem(format!(
+                "filter {key} is given twice; alternatives are separated by commas: {key}=VALUE,VALUE"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The one node that a reference names.
+///
+/// # Errors
+/// None fits, or several do.
+pub(super) fn find(members: Vec<Member>, reference: &str) -> Result<Member, Problem> {
+    let matching = |fits: &dyn Fn(&Member) -> bool| members.iter().filter(|member| fits(member)).collect::<Vec<_>>();
+    let by_id = matching(&|member| member.id.to_string() == reference || (reference == "self" && member.is_self));
+    let by_name = matching(&|member| member.hostname.as_deref() == Some(reference));
+    let by_prefix = matching(&|member| !reference.is_empty() && member.id.to_string().starts_with(reference));
+    let found = [by_id, by_name, by_prefix].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+    match found.as_slice() {
+        [only] => Ok((*only).clone()),
+        [] => Err(ProblemKind::NotFound
+            .problem(format!("there is no node {reference:?}; 'gossipctl members' lists the nodes"))),
+        several => {
+            let row = |member: &&Member| {
+                format!("{} {} {}", member.id, member.hostname.as_deref().unwrap_or("-"), member.status)
+            };
+            Err(ProblemKind::Ambiguous
+                .problem(format!("{reference:?} fits {} nodes; use an id", several.len()))
+                .with_candidates(several.iter().map(row).collect()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_query_are_those_of_the_filter() {
+        let word = || Some("x".to_owned());
+        let all = MemberFilter { status: word(), role: word(), availability: word(), name: word(), id: word() };
+        let all = serde_json::to_value(all).unwrap();
+        let keys: std::collections::BTreeSet<_> = all.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, FILTER_KEYS.into_iter().collect());
+        for good in ["", "status=ready,down&role=worker", "name="] {
+            assert!(refuse_unknown_keys(good).is_ok(), "{good}");
+        }
+        let detail = |query| refuse_unknown_keys(query).unwrap_err().detail;
+        assert_eq!(
+            detail("status=ready&colour=red"),
+            "there is no filter \"colour\"; filters are status, role, availability, name, id"
+        );
+        assert!(detail("status=ready&status=down").starts_with("filter status is given twice"));
+    }
+}
