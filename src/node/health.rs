@@ -31,6 +31,8 @@ pub(super) struct Own {
     slow_until_us: u64,
     tcp_streak: u32,
     clocks: VecDeque<u64>,
+    /// When it last looked at itself.
+    now_us: u64,
 }
 
 impl Own {
@@ -78,6 +80,7 @@ impl Own {
         if is_late {
             self.worsen(2);
             self.slow_until_us = now.mono_us + SLOW_US;
+            self.look(now);
         }
         is_late
     }
@@ -109,14 +112,20 @@ impl Own {
         !self.isolated && now.mono_us >= self.slow_until_us
     }
 
-    pub(super) fn report(&self, now: Now) -> Health {
+    /// Looks at itself.
+    pub(super) const fn look(&mut self, now: Now) {
+        self.now_us = now.mono_us;
+    }
+
+    /// What it thinks of itself, as of the last look: one probe period ago at most.
+    pub(super) fn report(&self) -> Health {
         let is_skewed = self.clocks.iter().filter(|s| **s >= CLOCK_SKEW_S).count() >= CLOCKS_SKEWED;
         let reasons = Degraded::ALL
             .into_iter()
             .filter(|reason| match reason {
                 Degraded::Isolated => self.isolated,
                 Degraded::UdpBlocked => self.is_udp_blocked(),
-                Degraded::Slow => now.mono_us < self.slow_until_us,
+                Degraded::Slow => self.now_us < self.slow_until_us,
                 Degraded::ClockSkew => is_skewed,
             })
             .collect();
@@ -169,9 +178,9 @@ mod tests {
     fn the_score_has_a_floor_and_a_ceiling() {
         let mut own = Own::default();
         (0..100).for_each(|_| own.lacked_witnesses());
-        assert_eq!(own.report(NOW).score, Health::SCORE_MAX);
+        assert_eq!(own.report().score, Health::SCORE_MAX);
         (0..100).for_each(|_| own.answered(1));
-        assert_eq!(own.report(NOW).score, 0);
+        assert_eq!(own.report().score, 0);
     }
 
     #[test]
@@ -180,10 +189,11 @@ mod tests {
         assert!(!own.woken(NOW, LATE_US));
         assert!(own.woken(NOW, LATE_US + 1));
         assert!(!own.is_fit_to_testify(NOW));
-        assert_eq!(own.report(NOW).reasons, [Degraded::Slow]);
+        assert_eq!(own.report().reasons, [Degraded::Slow]);
         let later = Now { mono_us: NOW.mono_us + SLOW_US, ..NOW };
         assert!(own.is_fit_to_testify(later));
-        assert_eq!(own.report(later).reasons, []);
+        own.look(later);
+        assert_eq!(own.report().reasons, []);
     }
 
     #[test]
@@ -191,8 +201,8 @@ mod tests {
         let mut own = Own::default();
         own.compared_clocks(300);
         (0..4).for_each(|_| own.compared_clocks(0));
-        assert_eq!(own.report(NOW).reasons, []);
+        assert_eq!(own.report().reasons, []);
         (0..5).for_each(|_| own.compared_clocks(300));
-        assert_eq!(own.report(NOW).reasons, [Degraded::ClockSkew]);
+        assert_eq!(own.report().reasons, [Degraded::ClockSkew]);
     }
 }

@@ -128,6 +128,11 @@ impl Inquiries {
         self.errands.clear();
     }
 
+    /// The question is not asked any more.
+    pub(super) fn drop_about(&mut self, subject: NodeId) {
+        self.open.remove(&subject);
+    }
+
     fn next_nonce(&mut self) -> u32 {
         self.nonce = self.nonce.wrapping_add(1);
         self.nonce
@@ -738,7 +743,8 @@ impl Node {
     }
 
     pub(super) fn note_health(&mut self, now: Now) {
-        let health = self.health.report(now);
+        self.health.look(now);
+        let health = self.health.report();
         if health.reasons != self.told_health {
             self.told_health.clone_from(&health.reasons);
             self.effect(Effect::Event(super::Event::Health(health)));

@@ -266,8 +266,8 @@ impl Node {
     }
 
     /// What this node thinks of itself.
-    pub fn health(&self, now: Now) -> Health {
-        self.health.report(now)
+    pub fn health(&self) -> Health {
+        self.health.report()
     }
 
     /// Counters since the start.
@@ -359,7 +359,7 @@ impl Node {
     /// Carries out an order.
     pub fn handle_command(&mut self, now: Now, command: Command) {
         match command {
-            Command::Leave => self.leave(now),
+            Command::Leave => self.say_goodbye(now, |record| record.left = true),
             Command::AddContacts(addresses) => {
                 let me = self.identity().addr;
                 self.contacts.extend(addresses.into_iter().filter(|addr| *addr != me));
@@ -368,7 +368,7 @@ impl Node {
                 }
                 self.arm_rejoin(now.mono_us);
             }
-            Command::Away(_) => {}
+            Command::Away(seconds) => self.say_goodbye(now, |record| record.away_s = seconds),
             Command::Readdress(addr) => self.readdress(now, addr),
         }
     }
@@ -483,7 +483,7 @@ impl Node {
     fn own_member(&self) -> Member {
         Member {
             swim: Swim { identity: self.identity(), incarnation: self.incarnation, liveness: Liveness::Alive },
-            status: if self.leave_told { Status::Left } else { Status::Ready },
+            status: if self.leave_told && self.record.left { Status::Left } else { Status::Ready },
             since_ms: self.started_ms,
             record: Some(Arc::clone(&self.record)),
             heard_us: 0,
@@ -513,13 +513,15 @@ impl Node {
         base_us + self.rng.random_range(0..=base_us / 4)
     }
 
-    fn leave(&mut self, now: Now) {
+    /// Changes this node's record for the last time in this life, and makes sure that somebody has it.
+    fn say_goodbye(&mut self, now: Now, change: impl FnOnce(&mut NodeRecord)) {
         if self.leaving {
             return;
         }
         self.leaving = true;
+        self.inquiries.clear();
         let before = self.own_member();
-        self.update_own_record(now, before, |record| record.left = true);
+        self.update_own_record(now, before, change);
         let targets = self.choose(self.config.fanout.max(1));
         if targets.is_empty() {
             return self.leave_done(true);

@@ -51,6 +51,7 @@ impl Node {
                     self.changed(now, cause, change);
                 }
                 self.obey_goodbye(now, owner);
+                self.note_absence(now, owner);
                 if spread {
                     self.rumour(now, owner);
                 }
@@ -71,6 +72,18 @@ impl Node {
             // The goodbye is the rumour. If SWIM told it too, it would overtake the goodbye here and there, and the node
             // would be down there before it has left.
             self.apply(now, gone, false, Cause::Left);
+        }
+    }
+
+    /// A node that has announced to be back soon is not held to be down meanwhile.
+    fn note_absence(&mut self, now: Now, owner: NodeId) {
+        let Some(member) = self.table.get(owner) else { return };
+        let away_s = member.record.as_ref().map_or(0, |record| record.away_s);
+        let is_of_this_life =
+            self.table.envelope(owner).is_some_and(|e| e.version.generation == member.swim.identity.generation);
+        if away_s > 0 && is_of_this_life {
+            self.table.set_away(owner, now.mono_us + u64::from(away_s) * 1_000_000);
+            self.inquiries.drop_about(owner);
         }
     }
 
