@@ -269,7 +269,9 @@ impl Task {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An ICMP error of an earlier send; the socket stays usable.
+                // Somebody refused an earlier datagram; `hear_refusals` learns who.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                // Another ICMP error of an earlier send; the socket stays usable.
                 Err(error) => metrics::udp_error("receive", &error),
             }
         }
