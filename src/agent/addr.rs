@@ -135,6 +135,16 @@ impl AddrSpec {
         if spec.port.is_some() { Err(AddrError::Port(text.to_owned())) } else { Ok(spec) }
     }
 
+    /// An interface, whatever its address may be.
+    pub fn of_interface(name: impl Into<String>) -> Self {
+        Self { host: Host::Interface(name.into()), port: None }
+    }
+
+    /// Named by its interface: the address may change.
+    pub fn is_interface(&self) -> bool {
+        matches!(self.host, Host::Interface(_))
+    }
+
     /// Checks that this machine has it, as far as it is an interface's name.
     ///
     /// # Errors

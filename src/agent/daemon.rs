@@ -3,16 +3,16 @@
 //! Each of these either happens in full or not at all. The instant that counts is the write of `cluster.json`: sockets
 //! are bound and everything that can fail is done before it.
 
-use std::future::pending;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::RunError;
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
 use super::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
@@ -20,11 +20,12 @@ use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress};
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
+use super::roam::{Roaming, SharedAddresses, Wanted};
 use super::server::{self, Service};
 use super::state::{StateDir, StoredCluster};
 use super::token::Token;
 use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
-use super::{RunError, unix_ms};
+use super::upkeep::{maintain, save_contacts};
 use crate::api::{
     DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
     ProblemKind,
@@ -40,12 +41,6 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(50);
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the announcement of a restart may take: whoever waits for the daemon to stop should hardly notice.
 const AWAY_DEADLINE: Duration = Duration::from_secs(1);
-/// Time between two looks at contacts and certificate.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
-/// Time for further changes to come before a change of members is acted upon.
-const SETTLE_PAUSE: Duration = Duration::from_millis(200);
-/// Every so many looks managers compare tokens, though nothing has changed.
-const MANAGER_SYNC_EVERY: u32 = 6;
 /// Longest pause between two unattended joins.
 const UNATTENDED_PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -55,8 +50,7 @@ pub(super) struct Membership {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
-    /// Where this node is.
-    pub addresses: Addresses,
+    addresses: SharedAddresses,
     /// There was nobody to exchange state with at the start.
     pub is_first: bool,
     stop: watch::Sender<bool>,
@@ -71,6 +65,11 @@ impl Membership {
             // A task that panicked has stopped too.
             let _ = task.await;
         }
+    }
+
+    /// Where this node is.
+    pub(super) fn addresses(&self) -> Addresses {
+        *lock(&self.addresses)
     }
 
     /// A full-state exchange has happened, or there was nobody to have it with.
@@ -160,7 +159,7 @@ impl Daemon {
             self.settings.warn_of_addresses(&interface_addrs());
             return Ok(());
         };
-        let addresses = self.addresses(&stored.options)?;
+        let addresses = Wanted::new(&stored.options, &self.settings)?.resolve()?;
         let sockets = Sockets::bind(addresses.listen)?;
         let addresses = addresses.with_bound_port(sockets.addr.port());
         let path = lock(&self.state).cluster_path();
@@ -174,26 +173,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn addresses(&self, options: &NodeOptions) -> Result<Addresses, AddrError> {
-        let Settings { listen_addr, advertise_addr, data_path_addr, port, .. } = &self.settings;
-        // What `init` or `join` said overrides the configuration, address by address.
-        let said = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
-        let (listen, advertise, data_path) =
-            (said(&options.listen_addr)?, said(&options.advertise_addr)?, said(&options.data_path_addr)?);
-        Addresses::resolve(
-            listen.as_ref().or(listen_addr.as_ref()),
-            advertise.as_ref().or(advertise_addr.as_ref()),
-            data_path.as_ref().or(data_path_addr.as_ref()),
-            *port,
-            &interface_addrs(),
-        )
-    }
-
     fn bind(&self, options: &NodeOptions) -> Result<(Sockets, Addresses), Problem> {
         if let Some(text) = &options.data_path_addr {
             AddrSpec::without_port(text).map_err(|error| address_problem(&error))?;
         }
-        let addresses = self.addresses(options).map_err(|error| address_problem(&error))?;
+        let wanted = Wanted::new(options, &self.settings);
+        let addresses = wanted.and_then(|wanted| wanted.resolve()).map_err(|error| address_problem(&error))?;
         let sockets = Sockets::bind(addresses.listen).map_err(|error| bind_problem(&error))?;
         let addresses = addresses.with_bound_port(sockets.addr.port());
         Ok((sockets, addresses))
@@ -374,16 +359,25 @@ impl Daemon {
         let Sockets { udp, tcp, addr } = sockets;
         let (engine, engine_task) =
             Engine::spawn(node, clock, udp, Arc::clone(&trust), Arc::clone(&self.state), stopped.clone());
+        let shared: SharedAddresses = Arc::new(Mutex::new(addresses));
         let service =
-            Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), advertise: addresses.advertise });
-        let accept = tokio::spawn(server::serve(tcp, service, stopped.clone()));
-        let upkeep = tokio::spawn(maintain(Arc::clone(&trust), engine.clone(), Arc::clone(&self.state), stopped));
-        let tasks = Mutex::new(vec![engine_task, accept, upkeep]);
+            Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), addresses: Arc::clone(&shared) });
+        let (listeners, moved) = mpsc::channel(1);
+        let accept = tokio::spawn(server::serve(tcp, moved, service, stopped.clone()));
+        let upkeep =
+            tokio::spawn(maintain(Arc::clone(&trust), engine.clone(), Arc::clone(&self.state), stopped.clone()));
+        let mut tasks = vec![engine_task, accept, upkeep];
+        let roams = Wanted::new(&options, &self.settings).ok().and_then(|wanted| wanted.roams(&addresses));
+        if let Some(wanted) = roams {
+            let roaming = Roaming { wanted, addresses: Arc::clone(&shared), engine: engine.clone(), listeners };
+            tasks.push(tokio::spawn(roaming.follow(stopped)));
+        }
+        let tasks = Mutex::new(tasks);
         if let Some(doubt) = addresses.doubt(&interface_addrs()) {
             tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
         }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
-        let membership = Arc::new(Membership { trust, engine, addresses, is_first, stop, tasks });
+        let membership = Arc::new(Membership { trust, engine, addresses: shared, is_first, stop, tasks });
         self.set_membership(Some(Arc::clone(&membership)));
         membership
     }
@@ -509,77 +503,6 @@ fn parse_cert_expiry(text: &str) -> Result<Duration, Problem> {
         return Err(bad("expected 1h to 20 years".to_owned()));
     }
     Ok(expiry)
-}
-
-/// Keeps contacts on the disk, the certificate fresh, and managers' tokens equal: every so often, and soon after members
-/// have changed.
-async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut stop: watch::Receiver<bool>) {
-    tokio::select! {
-        biased;
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = keep_up(&trust, &engine, &state) => {}
-    }
-}
-
-async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
-    let mut saved = Vec::new();
-    let mut agreed_with = Vec::new();
-    let mut seen = 0;
-    for look in 0_u32.. {
-        let changed = async {
-            match engine.wait(|progress| progress.changes > seen).await {
-                Ok(_) => sleep(SETTLE_PAUSE).await,
-                Err(_) => pending().await,
-            }
-        };
-        // Nothing to be done when it is time: both lead to a look.
-        let _ = timeout(MAINTENANCE_INTERVAL, changed).await;
-        seen = engine.progress().changes;
-        save_contacts(engine, state, &mut saved).await;
-        if trust.is_renewal_due(SystemTime::now()) {
-            match admission::renew(trust, engine).await {
-                Ok(()) => tracing::info!("certificate renewed"),
-                Err(error) => warn_of_expiry(trust, &error),
-            }
-            metrics::certificate_expiry(trust.stored().certificate_expires_at_ms);
-        }
-        if trust.role() == Role::Manager {
-            let managers = engine.query(Node::managers).await.unwrap_or_default();
-            if (managers != agreed_with || look.is_multiple_of(MANAGER_SYNC_EVERY))
-                && admission::sync_managers(trust, engine).await.is_empty()
-            {
-                agreed_with = managers;
-            }
-        }
-    }
-}
-
-fn warn_of_expiry(trust: &Trust, error: &str) {
-    let expires_at = super::rfc3339(trust.stored().certificate_expires_at_ms);
-    if unix_ms(SystemTime::now()) >= trust.stored().certificate_expires_at_ms {
-        tracing::error!(
-            error,
-            expires_at,
-            "the certificate has expired: leave with --force and join again with a token"
-        );
-    } else {
-        tracing::warn!(error, expires_at, "certificate not renewed yet");
-    }
-}
-
-async fn save_contacts(engine: &Engine, state: &SharedState, saved: &mut Vec<SocketAddr>) {
-    let Ok(contacts) = engine.query(Node::contacts).await else { return };
-    if contacts.is_empty() || contacts == *saved {
-        return;
-    }
-    let (state, to_save) = (Arc::clone(state), contacts.clone());
-    // The disk may be slow, and the protocol runs on this thread.
-    let written = tokio::task::spawn_blocking(move || lock(&state).save_contacts(to_save)).await;
-    match written {
-        Ok(Ok(())) => *saved = contacts,
-        Ok(Err(error)) => tracing::warn!(%error, "contacts not saved"),
-        Err(error) => tracing::warn!(%error, "contacts not saved"),
-    }
 }
 
 impl From<TrustError> for Problem {

@@ -48,6 +48,7 @@ enum Input {
     Request { peer: Peer, body: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, DecodeError>> },
     Reply { id: ExchangeId, outcome: Result<(Peer, Vec<u8>), ExchangeError> },
     Command(Command),
+    Rebind(Udp),
 }
 
 /// What other tasks wait for.
@@ -138,6 +139,14 @@ impl Engine {
     /// [`Stopped`].
     pub(super) async fn command(&self, command: Command) -> Result<(), Stopped> {
         self.inputs.send(Input::Command(command)).await.map_err(|_| Stopped)
+    }
+
+    /// Sends and receives datagrams through another socket from now on; what waits in the old one is lost.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(super) async fn rebind(&self, udp: Udp) -> Result<(), Stopped> {
+        self.inputs.send(Input::Rebind(udp)).await.map_err(|_| Stopped)
     }
 
     /// How far things have come.
@@ -260,7 +269,9 @@ impl Task {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An ICMP error of an earlier send; the socket stays usable.
+                // Somebody refused an earlier datagram; `hear_refusals` learns who.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                // Another ICMP error of an earlier send; the socket stays usable.
                 Err(error) => metrics::udp_error("receive", &error),
             }
         }
@@ -299,6 +310,7 @@ impl Task {
                 self.node.handle_reply(now, id, outcome);
             }
             Input::Command(command) => self.node.handle_command(now, command),
+            Input::Rebind(udp) => self.udp = udp,
         }
     }
 

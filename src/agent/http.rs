@@ -362,7 +362,7 @@ fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> 
         token: membership.trust.token_text(role)?,
         expires_at: record.and_then(|record| record.expires_at_ms).map(rfc3339),
         uses_left: record.and_then(uses_left),
-        remote: membership.addresses.advertise,
+        remote: membership.addresses().advertise,
         unconfirmed,
     })
 }

@@ -8,11 +8,12 @@
 //! | `ca`, `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
-//! | `daemon` | membership's life: resume, init, join, leave |
+//! | `daemon`, `upkeep` | membership's life: resume, init, join, leave; what is done from time to time |
+//! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view` | the local API |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
-//! contacts); the API server. All run on one thread; they share `trust::Trust` behind short locks and
+//! contacts); the look at this machine's addresses, where one may change; the API server. All run on one thread; they share `trust::Trust` behind short locks and
 //! reach the engine through a bounded channel. Each may be stopped at any await: what must survive is on the disk
 //! before it counts.
 
@@ -27,6 +28,7 @@ mod http;
 pub mod logging;
 pub mod metrics;
 mod net;
+mod roam;
 mod server;
 mod socket;
 mod state;
@@ -35,6 +37,7 @@ mod tls;
 mod token;
 mod trust;
 mod udp;
+mod upkeep;
 mod view;
 
 use std::fs::{File, OpenOptions, TryLockError};

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::engine::Engine;
+use super::roam::SharedAddresses;
 use super::stream::{Request, Topic};
 use super::trust::{Trust, lock};
 use super::{admission, metrics};
@@ -27,18 +28,27 @@ pub(super) struct Service {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
-    /// What others are told to reach this node at.
-    pub advertise: SocketAddr,
+    /// Where this node is.
+    pub addresses: SharedAddresses,
 }
 
-/// Serves until `stop` becomes true or is dropped. Requests under way are broken off then: each is safe to lose.
-pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+/// Serves until `stop` becomes true or is dropped; on another address once one comes through `moved`. Requests under way are broken off then: each is safe to lose.
+pub(super) async fn serve(
+    mut listener: TcpListener,
+    mut moved: mpsc::Receiver<TcpListener>,
+    service: Arc<Service>,
+    mut stop: watch::Receiver<bool>,
+) {
     let open: Arc<Mutex<HashMap<IpAddr, usize>>> = Arc::default();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
+            Some(new) = moved.recv() => {
+                listener = new;
+                continue;
+            }
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -110,7 +120,8 @@ async fn handle(tcp: TcpStream, from: SocketAddr, service: &Service) -> bool {
     };
     let reply = match (request.topic, request.peer) {
         (Topic::Admission, peer) => {
-            admission::answer(&service.trust, &service.engine, service.advertise, peer, &request.body).await
+            let advertise = lock(&service.addresses).advertise;
+            admission::answer(&service.trust, &service.engine, advertise, peer, &request.body).await
         }
         (Topic::Exchange, Some(peer)) => match service.engine.request(peer, std::mem::take(&mut request.body)).await {
             Ok(Ok(reply)) => reply,

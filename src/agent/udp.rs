@@ -37,15 +37,19 @@ impl Udp {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         // Never fragmented. `PROBE` sets the bit and ignores what ICMP claims about the path: strangers can forge that.
         match addr.ip() {
-            IpAddr::V4(_) => {
-                set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
-                setsockopt(&socket, Ipv4RecvErr, &true)?;
-            }
+            IpAddr::V4(_) => set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?,
             IpAddr::V6(_) => {
                 socket.set_only_v6(true)?;
                 set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
-                setsockopt(&socket, Ipv6RecvErr, &true)?;
             }
+        }
+        let reports = match addr.ip() {
+            IpAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true),
+            IpAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true),
+        };
+        // Without them failures are found too, later.
+        if let Err(error) = reports {
+            tracing::warn!(%error, "this system does not report refused datagrams");
         }
         // A smaller buffer works too, with more loss in bursts.
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {

@@ -25,6 +25,7 @@ pub(super) fn degraded(reasons: &[node::Degraded]) -> Vec<Degraded> {
 /// The protocol task has stopped.
 pub(super) async fn cluster_info(membership: &Membership) -> Result<ClusterInfo, Problem> {
     let stored = membership.trust.stored();
+    let addresses = membership.addresses();
     let (generation, revision, managers, nodes, health) = membership
         .engine
         .query(|node| {
@@ -38,9 +39,9 @@ pub(super) async fn cluster_info(membership: &Membership) -> Result<ClusterInfo,
         ca_digest: base36_encode(&membership.trust.ca_digest(), 50),
         role: stored.role,
         generation,
-        listen_addr: membership.addresses.listen,
-        advertise_addr: membership.addresses.advertise,
-        data_path_addr: membership.addresses.data_path,
+        listen_addr: addresses.listen,
+        advertise_addr: addresses.advertise,
+        data_path_addr: addresses.data_path,
         certificate_expires_at: rfc3339(stored.certificate_expires_at_ms),
         joined: membership.is_joined(),
         managers: managers + usize::from(stored.role == Role::Manager),

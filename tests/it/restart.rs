@@ -1,12 +1,15 @@
 //! Coming back: after SIGTERM, `kill -9` at any instant, a reboot of all, and with other addresses.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use gossipd::record::Status;
 
-use crate::harness::{Node, all_ready, cluster, contacts_stored, form, free_port, http, shows, wait_for};
+use crate::harness::{
+    Node, Ran, all_ready, cluster, command, contacts_stored, form, free_port, http, shows, skip, wait_for,
+};
 
 #[test]
 fn terminate_stops_for_a_restart() {
@@ -156,6 +159,38 @@ fn one_address_that_still_holds_is_enough() {
     assert_ne!(nodes[0].addr(), before);
     nodes[3].start();
     all_ready(&nodes.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_interface_that_gets_another_address_is_followed() {
+    let in_namespace = "ip link set lo up && exec \"$@\"";
+    let probe = Ran::of(command("unshare").args(["-n", "sh", "-c", in_namespace, "sh", "true"]));
+    if probe.code != 0 {
+        return skip("needs root, unshare and ip, for a network namespace of its own");
+    }
+    let mut node = Node::new("mover").wrapped_in(&["unshare", "-n", "sh", "-c", in_namespace, "sh"]);
+    node.start();
+    node.ctl(&["init", "--listen-addr", "lo"]).ok();
+    let before = node.addr();
+    assert_eq!(before.ip().to_string(), "127.0.0.1");
+    let inside = |program: &str, args: &[&str]| {
+        let namespace = format!("--net=/proc/{}/ns/net", node.pid());
+        Ran::of(command("nsenter").args([&namespace, program]).args(args))
+    };
+    inside("ip", &["addr", "del", "127.0.0.1/8", "dev", "lo"]).ok();
+    inside("ip", &["addr", "add", "127.7.0.2/8", "dev", "lo"]).ok();
+    let after = SocketAddr::from(([127, 7, 0, 2], before.port()));
+    wait_for("the node to follow", || match node.own().cluster.unwrap() {
+        cluster if cluster.advertise_addr == after && cluster.listen_addr == after => Ok(()),
+        cluster => Err(format!("{} at {}", cluster.advertise_addr, cluster.listen_addr)),
+    });
+    // Both sockets are there.
+    for table in ["/proc/net/udp", "/proc/net/tcp"] {
+        // The kernel writes an address as one number of this machine's order, the port as another.
+        let bound = format!("{:08X}:{:04X}", u32::from_ne_bytes([127, 7, 0, 2]), after.port());
+        let text = inside("cat", &[table]).ok();
+        assert!(text.contains(&bound), "{bound} in {table}: {text}");
+    }
 }
 
 #[test]

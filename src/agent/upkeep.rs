@@ -1,0 +1,94 @@
+//! What a member does from time to time: contacts on the disk, a fresh certificate, and on managers equal tokens.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::engine::Engine;
+use super::trust::{SharedState, Trust, lock};
+use super::{admission, metrics, rfc3339, unix_ms};
+use crate::node::Node;
+use crate::record::Role;
+
+/// Time between two looks at contacts and certificate.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time for further changes to come before a change of members is acted upon.
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+/// Every so many looks managers compare tokens, though nothing has changed.
+const MANAGER_SYNC_EVERY: u32 = 6;
+
+/// Keeps contacts on the disk, the certificate fresh, and managers' tokens equal: every so often, and soon after members
+/// have changed.
+pub(super) async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedState, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = keep_up(&trust, &engine, &state) => {}
+    }
+}
+
+async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
+    let mut saved = Vec::new();
+    let mut agreed_with = Vec::new();
+    let mut seen = 0;
+    for look in 0_u32.. {
+        let changed = async {
+            match engine.wait(|progress| progress.changes > seen).await {
+                Ok(_) => sleep(SETTLE_PAUSE).await,
+                Err(_) => pending().await,
+            }
+        };
+        // Nothing to be done when it is time: both lead to a look.
+        let _ = timeout(MAINTENANCE_INTERVAL, changed).await;
+        seen = engine.progress().changes;
+        save_contacts(engine, state, &mut saved).await;
+        if trust.is_renewal_due(SystemTime::now()) {
+            match admission::renew(trust, engine).await {
+                Ok(()) => tracing::info!("certificate renewed"),
+                Err(error) => warn_of_expiry(trust, &error),
+            }
+            metrics::certificate_expiry(trust.stored().certificate_expires_at_ms);
+        }
+        if trust.role() == Role::Manager {
+            let managers = engine.query(Node::managers).await.unwrap_or_default();
+            if (managers != agreed_with || look.is_multiple_of(MANAGER_SYNC_EVERY))
+                && admission::sync_managers(trust, engine).await.is_empty()
+            {
+                agreed_with = managers;
+            }
+        }
+    }
+}
+
+fn warn_of_expiry(trust: &Trust, error: &str) {
+    let expires_at = rfc3339(trust.stored().certificate_expires_at_ms);
+    if unix_ms(SystemTime::now()) >= trust.stored().certificate_expires_at_ms {
+        tracing::error!(
+            error,
+            expires_at,
+            "the certificate has expired: leave with --force and join again with a token"
+        );
+    } else {
+        tracing::warn!(error, expires_at, "certificate not renewed yet");
+    }
+}
+
+/// Stores where others are, unless `saved` says so already.
+pub(super) async fn save_contacts(engine: &Engine, state: &SharedState, saved: &mut Vec<SocketAddr>) {
+    let Ok(contacts) = engine.query(Node::contacts).await else { return };
+    if contacts.is_empty() || contacts == *saved {
+        return;
+    }
+    let (state, to_save) = (Arc::clone(state), contacts.clone());
+    // The disk may be slow, and the protocol runs on this thread.
+    let written = tokio::task::spawn_blocking(move || lock(&state).save_contacts(to_save)).await;
+    match written {
+        Ok(Ok(())) => *saved = contacts,
+        Ok(Err(error)) => tracing::warn!(%error, "contacts not saved"),
+        Err(error) => tracing::warn!(%error, "contacts not saved"),
+    }
+}
