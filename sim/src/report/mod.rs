@@ -1,0 +1,2 @@
+//! Stub.
+pub use crate::old_report::{Phase, Report, Settled, Spread};
