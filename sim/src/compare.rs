@@ -80,11 +80,11 @@ fn medians(runs: &[&Outcome]) -> Vec<Figure> {
     all.into_iter().map(median).collect()
 }
 
-/// `after` as a multiple of `before`: `0.04×`, `12×`; `new` and `gone` where there is nothing to divide.
+/// `after` as a multiple of `before`: `0.04×`, `12×`.
 pub(crate) fn ratio(before: Option<u64>, after: Option<u64>) -> String {
     match (before, after) {
         (Some(0), Some(0)) => "=".to_owned(),
-        (Some(0) | None, Some(_)) => "new".to_owned(),
+        (Some(0), Some(_)) => "from 0".to_owned(),
         (Some(before), Some(after)) if before == after => "=".to_owned(),
         (Some(_), Some(0)) => "0×".to_owned(),
         (Some(before), Some(after)) => {
@@ -96,8 +96,7 @@ pub(crate) fn ratio(before: Option<u64>, after: Option<u64>) -> String {
                 _ => format!("{ratio:.0}×"),
             }
         }
-        (Some(_), None) => "gone".to_owned(),
-        (None, None) => "–".to_owned(),
+        (None, _) | (_, None) => "–".to_owned(),
     }
 }
 
@@ -139,12 +138,12 @@ mod tests {
     fn ratios_read_well() {
         let rows = [
             (Some(0), Some(0), "="),
-            (Some(0), Some(3), "new"),
+            (Some(0), Some(3), "from 0"),
             (Some(100), Some(0), "0×"),
             (Some(100), Some(50), "0.50×"),
             (Some(100), Some(1_200), "12×"),
             (Some(100_000), Some(12), "<0.001×"),
-            (Some(1), None, "gone"),
+            (Some(1), None, "–"),
         ];
         rows.iter().for_each(|(before, after, text)| assert_eq!(ratio(*before, *after), *text));
     }

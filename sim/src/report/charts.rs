@@ -16,6 +16,8 @@ pub(super) const LEFT: f64 = 76.0;
 const RIGHT: f64 = WIDTH - 18.0;
 /// Room for tick labels and the axis title.
 const FOOT: f64 = 38.0;
+/// The width of a letter of a label, at most.
+const LETTER: f64 = 7.2;
 /// Lanes drawn before the rest is only counted.
 const LANES_MAX: usize = 24;
 /// Bars drawn in one lane.
@@ -129,9 +131,11 @@ fn draw_lane(timeline: &Timeline, svg: &mut Svg, lane: &[&FaultLane], top: f64) 
     let Some(first) = lane.first() else { return };
     let hits: u64 = lane.iter().map(|fault| fault.hits).sum();
     let times = if lane.len() > 1 { format!(", {} times", units::thousands(lane.len() as u64)) } else { String::new() };
-    let label = format!("{}{times} · {} hits", units::fault(first), units::thousands(hits));
+    let open = if lane.iter().any(|fault| fault.to_us.is_none()) { " · to the end" } else { "" };
+    let label = format!("{}{times} · {}{open}", units::fault(first), units::hits(hits));
+    // Above the first bar, and within the plot.
     let x = timeline.x(first.from_us);
-    if x > LEFT + (RIGHT - LEFT) * 0.6 {
+    if x + LETTER * label.chars().count() as f64 > RIGHT {
         svg.text((RIGHT, top + 11.0), Anchor::End, "lane-label", &label);
     } else {
         svg.text((x, top + 11.0), Anchor::Start, "lane-label", &label);
@@ -139,11 +143,9 @@ fn draw_lane(timeline: &Timeline, svg: &mut Svg, lane: &[&FaultLane], top: f64) 
     for fault in lane.iter().take(BARS_MAX) {
         let FaultLane { kind: _, hosts: _, from_us, to_us, hits } = fault;
         let (from, to) = (timeline.x(*from_us), timeline.x(to_us.unwrap_or(timeline.span_us)));
-        let end = to_us.map_or_else(|| "the end".to_owned(), units::span);
-        let tip =
-            format!("{}: {} to {end}, {} hits", units::fault(fault), units::span(*from_us), units::thousands(*hits));
-        let class = if to_us.is_some() { "fault" } else { "fault open" };
-        svg.rect((from, top + 16.0), ((to - from).max(3.0), 11.0), class, &tip);
+        let end = to_us.map_or_else(|| "the end".to_owned(), units::round_span);
+        let tip = format!("{}: {} to {end}, {}", units::fault(fault), units::round_span(*from_us), units::hits(*hits));
+        svg.rect((from, top + 16.0), ((to - from).max(3.0), 11.0), "fault", &tip);
     }
 }
 
@@ -214,7 +216,7 @@ pub(super) fn alarms(timeline: &Timeline, pair: &Pair<'_>) -> String {
             let x = LEFT + width * bin as f64;
             let (upper, lower) = (scale.at((suspect + down) as f64).min(base - 2.0), scale.at(*down as f64));
             let at_us = timeline.span_us * bin as u64 / BINS;
-            let tip = format!("{name} from {}: {suspect} suspected, {down} listed down", units::span(at_us));
+            let tip = format!("{name} from {}: {suspect} suspected, {down} listed down", units::round_span(at_us));
             if *suspect > 0 {
                 svg.rect((x + 0.5, upper), (width - 1.0, lower - upper), "alarm-suspect", &tip);
             }

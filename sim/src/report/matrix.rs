@@ -41,7 +41,7 @@ pub(super) fn draw(matrix: &Matrix, name: &str) -> String {
     let count = hosts.len().max(1);
     let cell = (SIDE / count as f64).min(CELL_MAX);
     let side = cell * count as f64;
-    let title = format!("{name} at {} ({label}): a row for each observer", units::span(*at_us));
+    let title = format!("{name} at {} ({label}): a row for each observer", units::round_span(*at_us));
     let mut svg = Svg::new(WIDTH, TOP + side + 8.0, &title);
     for (row, (letters, observer)) in rows.iter().zip(hosts).enumerate() {
         draw_row(&mut svg, letters, (*observer, hosts), (TOP + cell * row as f64, cell));

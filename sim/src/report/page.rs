@@ -113,7 +113,7 @@ fn index(pairs: &[Pair<'_>]) -> String {
             format!("<a href=\"#run-{n}\">{}</a>", escape(scenario)),
             units::thousands(*nodes as u64),
             seed.to_string(),
-            units::span(*span_us),
+            units::round_span(*span_us),
             format!("{kept} of {bounds}"),
             units::thousands(failed),
         ];
@@ -142,7 +142,7 @@ fn section(n: usize, pair: &Pair<'_>) -> String {
         badge(*verdict),
         escape(about),
         units::thousands(*nodes as u64),
-        units::span(*span_us),
+        units::round_span(*span_us),
         escape(units::protocol(*protocol))
     );
     out.push_str(&expected(pair));
@@ -258,14 +258,17 @@ fn matrices(pair: &Pair<'_>) -> String {
         out.push_str(&format!(
             "<h4>{} <span class=\"when\">at {}</span></h4>\n<div class=\"pair\">\n",
             escape(&ours.label),
-            units::span(ours.at_us)
+            units::round_span(ours.at_us)
         ));
         for (series, name, outcome) in pair.each() {
             let all = &outcome.matrices;
             let same = all.iter().find(|other| other.label == ours.label).or_else(|| all.get(n));
             if let Some(found) = if series == 0 { Some(ours) } else { same } {
-                let late =
-                    if found.at_us == ours.at_us { String::new() } else { format!(" at {}", units::span(found.at_us)) };
+                let late = if found.at_us == ours.at_us {
+                    String::new()
+                } else {
+                    format!(" at {}", units::round_span(found.at_us))
+                };
                 out.push_str(&format!(
                     "<figure class=\"matrix\"><figcaption>{}{late}</figcaption>{}</figure>\n",
                     escape(name),
@@ -300,7 +303,8 @@ fn checks(pair: &Pair<'_>) -> String {
             units::thousands(*failed),
         ]
     };
-    let rows: Vec<_> = checks.iter().map(row).collect();
+    let broken = checks.iter().filter(|check| check.failed > 0);
+    let rows: Vec<_> = broken.chain(checks.iter().filter(|check| check.failed == 0)).map(row).collect();
     let (looked, failed) = figures::checked(pair.ours);
     let open = if failed > 0 { " open=\"open\"" } else { "" };
     format!(

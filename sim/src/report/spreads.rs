@@ -8,19 +8,10 @@ use super::{Pair, units};
 
 const WIDTH: f64 = 510.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = WIDTH - 22.0;
+const RIGHT: f64 = WIDTH - 30.0;
 const FOOT: f64 = 38.0;
 /// Hosts drawn one by one; more would be a blot.
 const DOTS_MAX: usize = 400;
-
-/// `500000` → `500 ms`.
-fn tick_span(us: u64) -> String {
-    match us {
-        _ if us.is_multiple_of(1_000_000) => format!("{} s", units::thousands(us / 1_000_000)),
-        _ if us.is_multiple_of(1_000) => format!("{} ms", us / 1_000),
-        _ => format!("{us} µs"),
-    }
-}
 
 /// From the crash to `down`: the share of observers that had seen it, over a logarithmic time.
 pub(super) fn detection(pair: &Pair<'_>) -> String {
@@ -36,7 +27,7 @@ pub(super) fn detection(pair: &Pair<'_>) -> String {
     for mark in marks {
         let at = x.at(mark as f64);
         svg.line((at, top), (at, bottom), "level");
-        svg.text((at, bottom + 17.0), Anchor::Middle, "tick", &tick_span(mark));
+        svg.text((at, bottom + 17.0), Anchor::Middle, "tick", &units::round_span(mark));
     }
     for percent in [0.0, 25.0, 50.0, 75.0, 100.0] {
         svg.line((LEFT, y.at(percent)), (RIGHT, y.at(percent)), "level");
@@ -151,8 +142,6 @@ mod tests {
         let (ours, foca) = sample::split();
         let rows = detection_rows(&Pair { ours: &ours, before: Some(&foca) });
         assert_eq!(rows.iter().map(|row| row[5].as_str()).collect::<Vec<_>>(), ["0", "4"]);
-        assert_eq!(tick_span(500_000), "500 ms");
-        assert_eq!(tick_span(20_000_000), "20 s");
     }
 
     #[test]

@@ -30,7 +30,7 @@ code{font:13px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .lead .pass,.lead .fail{font-weight:600}
 .about{font-size:17px}
 .facts,.note,.up{color:var(--soft);font-size:14px}
-.note{margin:2px 0 0 76px}
+.note{margin:2px 0 0 76px;max-width:110ch}
 section{border-top:2px solid var(--rule);margin-top:56px;padding-top:32px}
 .pass{color:var(--good)}.fail{color:var(--bad)}
 .badge{display:inline-block;font-size:13px;font-weight:600;line-height:1;padding:5px 9px;border-radius:12px;white-space:nowrap}
@@ -38,7 +38,7 @@ section{border-top:2px solid var(--rule);margin-top:56px;padding-top:32px}
 .scroll{overflow-x:auto;margin:0 0 8px}
 table{border-collapse:collapse;font-size:14px;line-height:1.4}
 th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid var(--axis);padding:5px 18px 5px 0;white-space:nowrap;vertical-align:bottom}
-td{border-bottom:1px solid var(--rule);padding:6px 18px 6px 0;vertical-align:top}
+td{border-bottom:1px solid var(--rule);padding:6px 18px 6px 0;vertical-align:baseline}
 th:last-child,td:last-child{padding-right:0}
 .num{text-align:right;white-space:nowrap}
 td .pass,td .fail{white-space:nowrap}
@@ -49,7 +49,7 @@ figcaption h3{margin:0}
 .legend span{display:inline-flex;align-items:center;gap:6px}
 .drawing{overflow-x:auto}
 .drawing>svg{min-width:640px}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:0 36px;align-items:start}
+.pair{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:0 36px;align-items:start}
 .pair .drawing>svg{min-width:0}
 .pair .note{margin-left:0}
 .pair figure{margin-top:18px}
@@ -73,19 +73,20 @@ svg .axis-title{font-size:12px}
 svg .lane-label{font-size:12.5px}
 svg .row-label{font-size:13px;font-weight:600}
 svg .mark-label{font-weight:600}
+svg .lane-label,svg .row-label,svg .mark-label{paint-order:stroke;stroke:var(--paper);stroke-width:2px;stroke-linejoin:round}
 svg .t0{fill:var(--s0)}svg .t1{fill:var(--s1)}
 .axis{stroke:var(--axis);fill:none}
 .level{stroke:var(--level);fill:none}
 .shade{fill:var(--shade)}
 .fault{fill:var(--fault)}
-.fault.open{opacity:.55}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
 .s0{stroke:var(--s0)}.s1{stroke:var(--s1)}
 .line.s1{stroke-dasharray:6 3}
 .mark{fill:var(--paper);stroke-width:2}
 .alarm-suspect{fill:url(#p-suspect)}
 .alarm-down{fill:var(--down)}
-.host{stroke:none;opacity:.5}
+.host{opacity:.45}
+.host.s0,.host.s1{stroke:none}
 .host.s0{fill:var(--s0)}.host.s1{fill:var(--s1)}
 .whisker{stroke-width:1;fill:none}
 .box{fill:var(--paper);fill-opacity:.6;stroke-width:1.5}

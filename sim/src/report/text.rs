@@ -32,7 +32,7 @@ pub fn text(outcome: &Outcome) -> String {
 fn headline(outcome: &Outcome) -> String {
     let (mark, word) = units::verdict(outcome.verdict);
     let Outcome { scenario, about, seed, protocol, nodes, span_us, .. } = outcome;
-    let (protocol, span) = (units::protocol(*protocol), units::span(*span_us));
+    let (protocol, span) = (units::protocol(*protocol), units::round_span(*span_us));
     let nodes = units::thousands(*nodes as u64);
     format!("{mark} {scenario}: {word}\n  {about}\n  {protocol}, {nodes} nodes, seed {seed}, {span} of virtual time\n")
 }
@@ -40,8 +40,8 @@ fn headline(outcome: &Outcome) -> String {
 fn faults(lanes: &[FaultLane]) -> String {
     let row = |lane: &FaultLane| {
         let FaultLane { kind: _, hosts: _, from_us, to_us, hits } = lane;
-        let to = to_us.map_or_else(|| "end".to_owned(), units::span);
-        vec![units::fault(lane), units::span(*from_us), format!("– {to}"), format!("{} hits", units::thousands(*hits))]
+        let to = to_us.map_or_else(|| "end".to_owned(), units::round_span);
+        vec![units::fault(lane), units::round_span(*from_us), format!("– {to}"), units::hits(*hits)]
     };
     let rows: Vec<_> = lanes.iter().take(LANES_MAX).map(row).collect();
     let mut out = grid(&rows, &[1, 3], 2);

@@ -2,8 +2,6 @@
 //!
 //! Not here: which numbers there are (`figures`).
 
-use gossipd::record::Status;
-
 use crate::outcome::{Expectation, FaultLane, Protocol, Verdict};
 
 /// Hosts named before the rest is only counted.
@@ -64,6 +62,21 @@ pub(crate) fn span(us: u64) -> String {
     }
 }
 
+/// A span that somebody chose, such as a bound: no digits that say nothing. `8000000` → `8 s`.
+pub(crate) fn round_span(us: u64) -> String {
+    trimmed(&span(us))
+}
+
+/// Without digits after the point that say nothing.
+fn trimmed(text: &str) -> String {
+    match text.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => text.to_owned(),
+    }
+}
+
 /// Parts per million as a percentage.
 pub(crate) fn percent(ppm: u64) -> String {
     let digits = match ppm {
@@ -96,11 +109,12 @@ pub(crate) fn maybe(unit: &str, number: Option<u64>) -> String {
 /// The bound of an expectation: `≤ 5.00 s`.
 pub(crate) fn bound(expectation: &Expectation) -> String {
     let Expectation { name: _, unit, at_least, at_most, actual: _, holds: _ } = expectation;
+    let shown = |number: &u64| trimmed(&value(unit, *number));
     match (at_least, at_most) {
-        (Some(least), Some(most)) if least == most => format!("= {}", value(unit, *least)),
-        (Some(least), Some(most)) => format!("{} … {}", value(unit, *least), value(unit, *most)),
-        (Some(least), None) => format!("≥ {}", value(unit, *least)),
-        (None, Some(most)) => format!("≤ {}", value(unit, *most)),
+        (Some(least), Some(most)) if least == most => format!("= {}", shown(least)),
+        (Some(least), Some(most)) => format!("{} … {}", shown(least), shown(most)),
+        (Some(least), None) => format!("≥ {}", shown(least)),
+        (None, Some(most)) => format!("≤ {}", shown(most)),
         (None, None) => "–".to_owned(),
     }
 }
@@ -138,7 +152,7 @@ pub(crate) fn hosts(hosts: &[usize]) -> String {
     let named: Vec<_> = runs.iter().take(NAMED_MAX).map(name).collect();
     let rest: usize = runs.iter().skip(NAMED_MAX).map(|(from, to)| to - from + 1).sum();
     match (named.is_empty(), rest) {
-        (true, _) => "the network".to_owned(),
+        (true, _) => "everywhere".to_owned(),
         (false, 0) => named.join(", "),
         (false, rest) => format!("{} and {} more", named.join(", "), thousands(rest as u64)),
     }
@@ -151,6 +165,11 @@ pub(crate) fn fault(lane: &FaultLane) -> String {
         0..=2 => format!("{kind} {}", hosts(hit)),
         many => format!("{kind} {} ({} hosts)", hosts(hit), thousands(many as u64)),
     }
+}
+
+/// What a fault touched: `1 hit`, `24,117 hits`.
+pub(crate) fn hits(hits: u64) -> String {
+    format!("{} {}", thousands(hits), if hits == 1 { "hit" } else { "hits" })
 }
 
 /// The protocol's name.
@@ -168,17 +187,6 @@ pub(crate) const fn verdict(verdict: Verdict) -> (&'static str, &'static str) {
         Verdict::OutOfBounds => ("✗", "out of bounds"),
         Verdict::NotConverged => ("✗", "not converged"),
         Verdict::Violated => ("✗", "property violated"),
-    }
-}
-
-/// The letter of a status in a matrix.
-pub(crate) const fn letter(status: Option<Status>) -> char {
-    match status {
-        Some(Status::Ready) => 'r',
-        Some(Status::Suspect) => 's',
-        Some(Status::Down) => 'd',
-        Some(Status::Left) => 'l',
-        None => '.',
     }
 }
 
@@ -214,6 +222,8 @@ mod tests {
             (3_600_000_000, "3,600 s"),
         ];
         rows.iter().for_each(|(us, text)| assert_eq!(span(*us), *text));
+        let rows = [(8_000_000, "8 s"), (2_500_000, "2.5 s"), (500_000, "500 ms"), (600_000_000, "600 s"), (0, "0 s")];
+        rows.iter().for_each(|(us, text)| assert_eq!(round_span(*us), *text));
         assert_eq!(percent(1_000_000), "100 %");
         assert_eq!(percent(999_990), "99.999 %");
         assert_eq!(percent(500_000), "50.0 %");
@@ -228,7 +238,7 @@ mod tests {
     fn hosts_are_listed_in_runs() {
         assert_eq!(hosts(&[3]), "n3");
         assert_eq!(hosts(&[3, 4, 5, 9]), "n3–n5, n9");
-        assert_eq!(hosts(&[]), "the network");
+        assert_eq!(hosts(&[]), "everywhere");
         assert_eq!(hosts(&(0..40).map(|n| n * 2).collect::<Vec<_>>()), "n0, n2, n4, n6, n8, n10 and 34 more");
     }
 
