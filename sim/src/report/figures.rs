@@ -129,7 +129,7 @@ pub(crate) fn all(outcome: &Outcome) -> Vec<Figure> {
 }
 
 /// Outcomes by scenario, in the order of their first appearance.
-pub(crate) fn by_scenario(outcomes: &[Outcome]) -> Vec<(&str, Vec<&Outcome>)> {
+pub(crate) fn by_scenario<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Vec<(&'a str, Vec<&'a Outcome>)> {
     let mut order: Vec<(&str, Vec<&Outcome>)> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for outcome in outcomes {

@@ -41,6 +41,7 @@ th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid var
 td{border-bottom:1px solid var(--rule);padding:6px 18px 6px 0;vertical-align:baseline}
 th:last-child,td:last-child{padding-right:0}
 .num{text-align:right;white-space:nowrap}
+nav a{white-space:nowrap}
 td .pass,td .fail{white-space:nowrap}
 figure{margin:26px 0 0;break-inside:avoid}
 figcaption{display:flex;flex-wrap:wrap;gap:2px 22px;align-items:baseline}
@@ -101,5 +102,5 @@ svg .cell-letter{font-size:11px;font-weight:600;fill:var(--cell-ink);pointer-eve
 .p-off-back{fill:var(--off)}.p-off-line{fill:var(--off-line)}
 :target{scroll-margin-top:12px}
 @media (max-width:640px){main{padding:24px 16px 48px}.note{margin-left:0}}
-@media print{main{max-width:none;padding:0}section{break-before:page;margin-top:0;border:0}svg,.badge,.cell{print-color-adjust:exact;-webkit-print-color-adjust:exact}.drawing,.scroll{overflow:visible}.drawing>svg{min-width:0}.up{display:none}details{break-inside:avoid}}
+@media print{@page{margin:14mm}body{font-size:13px}.pair{grid-template-columns:1fr 1fr;gap:0 20px}h2,h3,h4,.legend,figcaption,dt{break-after:avoid}table,dl{break-inside:avoid}main{max-width:none;padding:0}section{break-before:page;margin-top:0;border:0}svg,.badge,.cell{print-color-adjust:exact;-webkit-print-color-adjust:exact}.drawing,.scroll{overflow:visible}.drawing>svg{min-width:0}.up{display:none}details{break-inside:avoid}}
 "#;

@@ -4,6 +4,9 @@
 
 use super::units;
 
+/// A place in a picture: to the right, and downwards.
+pub(super) type Point = (f64, f64);
+
 /// Where a text stands relative to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -40,23 +43,23 @@ impl Svg {
         Self { width, height, label: label.to_owned(), body: String::new() }
     }
 
-    pub(super) fn rect(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), class: &str, tip: &str) {
+    pub(super) fn rect(&mut self, (x, y): Point, (width, height): Point, class: &str, tip: &str) {
         let (x, y, width, height) = (short(x), short(y), short(width.max(0.0)), short(height.max(0.0)));
         let attributes = format!(r#"class="{class}" x="{x}" y="{y}" width="{width}" height="{height}""#);
         self.body.push_str(&titled("rect", &attributes, tip));
     }
 
-    pub(super) fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
+    pub(super) fn line(&mut self, (x1, y1): Point, (x2, y2): Point, class: &str) {
         let (x1, y1, x2, y2) = (short(x1), short(y1), short(x2), short(y2));
         self.body.push_str(&format!(r#"<path class="{class}" d="M{x1} {y1}L{x2} {y2}"/>"#));
     }
 
-    pub(super) fn dot(&mut self, (x, y): (f64, f64), radius: f64, class: &str, tip: &str) {
+    pub(super) fn dot(&mut self, (x, y): Point, radius: f64, class: &str, tip: &str) {
         let (x, y, radius) = (short(x), short(y), short(radius));
         self.body.push_str(&titled("circle", &format!(r#"class="{class}" cx="{x}" cy="{y}" r="{radius}""#), tip));
     }
 
-    pub(super) fn path(&mut self, points: &[(f64, f64)], class: &str) {
+    pub(super) fn path(&mut self, points: &[Point], class: &str) {
         let mut data = String::new();
         for (n, (x, y)) in points.iter().enumerate() {
             data.push_str(&format!("{}{} {}", if n == 0 { "M" } else { "L" }, short(*x), short(*y)));
@@ -67,15 +70,15 @@ impl Svg {
     }
 
     /// Many separate strokes as one shape.
-    pub(super) fn strokes(&mut self, strokes: &[((f64, f64), (f64, f64))], class: &str) {
-        let stroke = |((x1, y1), (x2, y2)): &((f64, f64), (f64, f64))| {
+    pub(super) fn strokes(&mut self, strokes: &[(Point, Point)], class: &str) {
+        let stroke = |((x1, y1), (x2, y2)): &(Point, Point)| {
             format!("M{} {}L{} {}", short(*x1), short(*y1), short(*x2), short(*y2))
         };
         let data: String = strokes.iter().map(stroke).collect();
         self.body.push_str(&format!(r#"<path class="{class}" d="{data}"/>"#));
     }
 
-    pub(super) fn text(&mut self, (x, y): (f64, f64), anchor: Anchor, class: &str, text: &str) {
+    pub(super) fn text(&mut self, (x, y): Point, anchor: Anchor, class: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -86,7 +89,7 @@ impl Svg {
     }
 
     /// A text that reads upwards.
-    pub(super) fn text_upwards(&mut self, (x, y): (f64, f64), class: &str, text: &str) {
+    pub(super) fn text_upwards(&mut self, (x, y): Point, class: &str, text: &str) {
         let (x, y, text) = (short(x), short(y), units::escape(text));
         self.body.push_str(&format!(
             r#"<text class="{class}" transform="translate({x} {y}) rotate(-90)" text-anchor="middle">{text}</text>"#
@@ -159,8 +162,8 @@ pub(super) fn log_ticks(low: u64, high: u64, most: usize) -> Vec<u64> {
 }
 
 /// Points thinned to what a line can show: of those in one column the first, the extremes and the last.
-pub(super) fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mut out: Vec<(f64, f64)> = Vec::new();
+pub(super) fn thin(points: &[Point]) -> Vec<Point> {
+    let mut out: Vec<Point> = Vec::new();
     for column in points.chunk_by(|(x, _), (next, _)| x.floor() == next.floor()) {
         if column.len() <= 4 {
             out.extend_from_slice(column);

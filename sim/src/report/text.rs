@@ -5,7 +5,7 @@
 use super::figures::{self, Alarms, Latencies};
 use super::grid::grid;
 use super::units;
-use crate::outcome::{Expectation, FaultLane, Outcome};
+use crate::outcome::{Expectation, FaultLane, Outcome, Protocol, Verdict};
 
 /// Fault lanes that are printed.
 const LANES_MAX: usize = 12;
@@ -125,21 +125,25 @@ fn other_figures(outcome: &Outcome) -> String {
     grid(&rows, &[1], 2)
 }
 
-/// A sweep: runs, passed and failed by scenario, then the median and the worst of each bounded figure.
+/// A sweep: runs, passed and failed by scenario and protocol, then the median and the worst of each bounded figure.
 pub fn table(outcomes: &[Outcome]) -> String {
-    let scenarios = figures::by_scenario(outcomes);
+    let of = |protocol| figures::by_scenario(outcomes.iter().filter(move |outcome| outcome.protocol == protocol));
+    let ours = of(Protocol::Gossipd).into_iter().map(|(name, runs)| (name.to_owned(), runs));
+    let foca = of(Protocol::Foca).into_iter();
+    let foca = foca.map(|(name, runs)| (format!("{name} ({})", units::protocol(Protocol::Foca)), runs));
+    let scenarios: Vec<_> = ours.chain(foca).collect();
     let head = ["", "scenario", "runs", "passed", "failed", "failing seeds"].map(str::to_owned).to_vec();
     let mut rows = vec![head];
     for (name, runs) in &scenarios {
         let passed = figures::passed(runs.iter().copied());
-        let failing = runs.iter().filter(|run| run.verdict != crate::outcome::Verdict::Passed);
+        let failing = runs.iter().filter(|run| run.verdict != Verdict::Passed);
         let seeds: Vec<_> = failing.take(5).map(|run| run.seed.to_string()).collect();
         let failed = runs.len() - passed;
         let mark = if failed == 0 { "✓" } else { "✗" };
         let more = if failed > seeds.len() { ", …" } else { "" };
         rows.push(vec![
             mark.to_owned(),
-            (*name).to_owned(),
+            name.clone(),
             units::thousands(runs.len() as u64),
             units::thousands(passed as u64),
             units::thousands(failed as u64),
@@ -157,7 +161,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
     out
 }
 
-fn bounded_rows(scenarios: &[(&str, Vec<&Outcome>)]) -> Vec<Vec<String>> {
+fn bounded_rows(scenarios: &[(String, Vec<&Outcome>)]) -> Vec<Vec<String>> {
     let mut rows = vec![["", "scenario", "figure", "bound", "median", "worst"].map(str::to_owned).to_vec()];
     for (name, runs) in scenarios {
         let Some(first) = runs.first() else { continue };
@@ -172,7 +176,7 @@ fn bounded_rows(scenarios: &[(&str, Vec<&Outcome>)]) -> Vec<Vec<String>> {
             let holds = same.iter().all(|other| other.holds);
             rows.push(vec![
                 if holds { "✓" } else { "✗" }.to_owned(),
-                (*name).to_owned(),
+                name.clone(),
                 expectation.name.clone(),
                 units::bound(expectation),
                 units::maybe(&expectation.unit, figures::rank(&values, 500)),
@@ -187,7 +191,7 @@ fn bounded_rows(scenarios: &[(&str, Vec<&Outcome>)]) -> Vec<Vec<String>> {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::outcome::{CheckResult, Verdict};
+    use crate::outcome::CheckResult;
 
     #[test]
     fn a_run_reads_from_its_verdict_to_its_trace() {
@@ -230,5 +234,10 @@ mod tests {
         assert!(shown.contains("✗  one-way-deaf     2       1       1  8\n"), "{shown}");
         assert!(shown.contains("(1 unmeasured)"), "{shown}");
         assert!(shown.ends_with("1 of 2 runs passed\n"));
+        let (ours, foca) = sample::split();
+        let shown = table(&[foca, ours]);
+        assert!(
+            shown.contains("✗  split-50-50                  1 ") && shown.contains("split-50-50 (plain foca)     1 ")
+        );
     }
 }
