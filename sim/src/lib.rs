@@ -14,10 +14,14 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod baseline;
 pub mod checks;
+pub mod compare;
 pub mod host;
 pub mod luck;
 pub mod net;
+#[doc(hidden)]
+pub mod old_report;
 pub mod outcome;
 pub mod plan;
 pub mod report;
@@ -28,7 +32,7 @@ pub mod world;
 pub use checks::Checks;
 pub use host::HostId;
 pub use net::{CutId, Link};
+pub use old_report::Report;
 pub use plan::Plan;
-pub use report::Report;
 pub use view::Sighting;
 pub use world::{Setup, World};
