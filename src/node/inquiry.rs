@@ -586,10 +586,13 @@ impl Node {
             return;
         }
         let Some(asker) = self.table.get(asker).map(|member| member.swim.identity) else { return };
+        if subject == self.identity().id {
+            let testimony = Testimony::Heard { incarnation: 0 };
+            return self.check(asker, &Check::Tell { nonce, testimony });
+        }
         // Only members are asked at the addresses that they gave: nobody can have a stranger asked.
         let Some(known) = self.table.get(subject).map(|member| member.swim) else { return };
-        let me = self.identity().id;
-        let at_once = if subject == me || known.identity.generation > generation {
+        let at_once = if known.identity.generation > generation {
             Some(Testimony::Heard { incarnation: 0 })
         } else if !known.is_active() {
             Some(Testimony::Silent)

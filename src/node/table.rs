@@ -4,13 +4,13 @@
 //! list without scanning it (`Node::mirror_errors` compares the two in tests and in the simulator). That buys an
 //! ordered index, the news filter in front of foca, and events that say what was before.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::identity::Identity;
 use crate::record::{NodeId, NodeRecord, Status, Version};
 use crate::wire::datagram::RecordEnvelope;
 use crate::wire::exchange::Liveness;
+use crate::wire::index::ById;
 
 /// Records of nodes that SWIM has not named yet, at most.
 const PARKED_MAX: usize = 4_096;
@@ -90,7 +90,7 @@ pub(super) struct Change {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: BTreeMap<NodeId, Entry>,
+    entries: ById<Entry>,
     /// Those that SWIM holds for alive or suspect, in no particular order: to draw from.
     active: Vec<NodeId>,
     parked: usize,
@@ -121,7 +121,7 @@ fn status_of(swim: &Swim, envelope: Option<&RecordEnvelope>, record: Option<&Nod
 }
 
 impl Table {
-    /// Listed members in order of their ids.
+    /// Listed members, in no order that means anything.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.entries.values().filter_map(|entry| entry.member.as_ref())
     }
@@ -311,7 +311,7 @@ impl Table {
     /// Forgets a node that is not active.
     pub(super) fn remove(&mut self, id: NodeId) -> Option<Member> {
         self.get(id).filter(|member| !member.swim.is_active())?;
-        self.entries.remove(&id)?.member
+        self.entries.swap_remove(&id)?.member
     }
 
     /// Is anything known of it?

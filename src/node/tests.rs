@@ -6,7 +6,7 @@ use super::codec::Packet;
 use super::*;
 use crate::record::{Availability, ClusterId};
 use crate::wire::Keyring;
-use crate::wire::datagram::{Section, Writer, sections};
+use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
 use crate::wire::exchange::{MemberEntry, Reply, Request};
 
 const NOW: Now = Now { mono_us: 1_000_000, unix_ms: 1_700_000_000_000 };
@@ -248,4 +248,116 @@ fn another_member_may_not_speak_for_the_asker() {
     let sync = Request::Sync { me: Box::new(entry(3, Liveness::Alive)), digest: None }.to_bytes();
     assert!(pair.node.handle_request(NOW, Peer { id: id(2), role: Role::Worker }, &sync).is_err());
     assert_eq!(pair.status(3), None);
+}
+
+fn check(check: Check) -> Vec<u8> {
+    let mut writer = Writer::new(1_000);
+    assert!(writer.check(&check));
+    writer.finish()
+}
+
+impl Pair {
+    /// What node 1 has sent to node 2 among `effects`, opened.
+    fn checks_to_member(&mut self, effects: Vec<Effect>) -> Vec<Check> {
+        let mut found = Vec::new();
+        for effect in effects {
+            let Effect::Send { to, mut bytes } = effect else { continue };
+            if to != addr(2) {
+                continue;
+            }
+            let opened = self.member.open(&mut bytes).unwrap();
+            for section in sections(opened.payload).unwrap() {
+                if let Section::Check(checks) = section {
+                    found.extend(checks);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn nobody_is_asked_at_an_address_that_it_did_not_give() {
+    let mut pair = Pair::new();
+    let generation = identity(3).generation;
+    let ask = Check::Ask { nonce: 1, subject: id(3), generation, doubt: None, window_ms: 100 };
+    assert_eq!(pair.hear(&check(ask)), [], "the subject is unknown");
+    pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
+    let asked = pair.hear(&check(ask));
+    assert!(matches!(&asked[..], [Effect::Send { to, .. }] if *to == addr(3)), "{asked:?}");
+    assert_eq!(pair.hear(&check(ask)), [], "the same question twice is one errand");
+}
+
+#[test]
+fn a_witness_says_at_once_what_it_knows_already() {
+    let mut pair = Pair::new();
+    let generation = identity(3).generation;
+    pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
+    let ask = |nonce, subject, generation| Check::Ask { nonce, subject, generation, doubt: None, window_ms: 100 };
+    let effects = pair.hear(&check(ask(1, id(1), identity(1).generation)));
+    let heard = Testimony::Heard { incarnation: 0 };
+    assert_eq!(pair.checks_to_member(effects), [Check::Tell { nonce: 1, testimony: heard }], "about itself");
+    let effects = pair.hear(&check(ask(2, id(3), generation - 1)));
+    assert_eq!(pair.checks_to_member(effects), [Check::Tell { nonce: 2, testimony: heard }], "of a later life");
+    pair.gossip(&[Update::new(identity(3), 0, State::Down)]);
+    let effects = pair.hear(&check(ask(3, id(3), generation)));
+    let silent = Check::Tell { nonce: 3, testimony: Testimony::Silent };
+    assert_eq!(pair.checks_to_member(effects), [silent], "down already");
+}
+
+#[test]
+fn an_answer_tells_the_life_and_refutes_a_doubt_about_it() {
+    let mut pair = Pair::new();
+    let Identity { generation, .. } = identity(1);
+    let effects = pair.hear(&check(Check::Ping { nonce: 7, doubt: None }));
+    assert_eq!(pair.checks_to_member(effects), [Check::Pong { nonce: 7, generation, incarnation: 0 }]);
+    let doubt = Some(Doubt { generation, incarnation: 0 });
+    let effects = pair.hear(&check(Check::Ping { nonce: 8, doubt }));
+    let answers = pair.checks_to_member(effects);
+    assert_eq!(answers, [Check::Pong { nonce: 8, generation, incarnation: 1 }]);
+    let doubt = Some(Doubt { generation: generation - 1, incarnation: 1 });
+    let effects = pair.hear(&check(Check::Ping { nonce: 9, doubt }));
+    let answers = pair.checks_to_member(effects);
+    assert_eq!(answers, [Check::Pong { nonce: 9, generation, incarnation: 1 }], "an earlier life is not this one");
+}
+
+#[test]
+fn a_node_held_for_down_takes_a_new_life_once() {
+    let mut pair = Pair::new();
+    let generation = identity(1).generation;
+    pair.hear(&check(Check::HeldDown { generation: generation - 1 }));
+    assert_eq!(pair.node.identity().generation, generation, "that was another life");
+    pair.hear(&check(Check::HeldDown { generation }));
+    assert!(pair.node.identity().generation > generation);
+    let renewed = pair.node.identity();
+    pair.hear(&check(Check::HeldDown { generation }));
+    assert_eq!(pair.node.identity(), renewed);
+}
+
+#[test]
+fn a_late_node_is_no_witness_and_says_that_it_is_slow() {
+    let mut pair = Pair::new();
+    pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
+    let due_us = pair.node.next_timeout_us().unwrap();
+    pair.node.handle_timeout(Now { mono_us: due_us + 3_000_000, ..NOW });
+    drain(&mut pair.node);
+    assert_eq!(pair.node.health().reasons, [Degraded::Slow]);
+    let generation = identity(3).generation;
+    let ask = Check::Ask { nonce: 1, subject: id(3), generation, doubt: None, window_ms: 100 };
+    assert_eq!(pair.hear(&check(ask)), []);
+}
+
+#[test]
+fn whoever_announces_an_absence_is_not_inquired_about() {
+    let mut pair = Pair::new();
+    let version = Version { generation: identity(2).generation, seq: 2 };
+    let away = RecordEnvelope::new(id(2), version, &NodeRecord { away_s: 10, ..record(2) });
+    let mut writer = Writer::new(1_000);
+    writer.records(std::iter::once(&away));
+    pair.hear(&writer.finish());
+    pair.node.handle_refused(NOW, addr(2));
+    assert_eq!(pair.node.stats().inquiries, 0);
+    let later = Now { mono_us: NOW.mono_us + 10_000_001, ..NOW };
+    pair.node.handle_refused(later, addr(2));
+    assert_eq!(pair.node.stats().inquiries, 1);
 }

@@ -43,6 +43,7 @@ use aws_lc_rs::hkdf;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+use super::index::ById;
 use crate::record::{ClusterId, NodeId};
 
 /// The version byte written today.
@@ -296,7 +297,7 @@ pub struct Channel {
     /// Key for (primary, salt); none until the first seal and after a change of ring or salt.
     sealing: Option<LessSafeKey>,
     opening: Vec<Option<OpeningKey>>,
-    windows: BTreeMap<NodeId, Vec<Window>>,
+    windows: ById<Vec<Window>>,
 }
 
 impl Channel {
@@ -314,7 +315,7 @@ impl Channel {
             counter: 0,
             sealing: None,
             opening: (0..OPENING_KEYS).map(|_| None).collect(),
-            windows: BTreeMap::new(),
+            windows: ById::default(),
         }
     }
 

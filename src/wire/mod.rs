@@ -15,6 +15,7 @@ pub mod codec;
 pub mod datagram;
 pub mod exchange;
 pub mod frame;
+pub(crate) mod index;
 
 pub use codec::DecodeError;
 pub use frame::{Channel, DropCause, Keyring};
