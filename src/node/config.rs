@@ -66,6 +66,9 @@ pub struct Config {
     pub left_retention_s: u64,
     /// How long a node that failed stays in listings.
     pub down_retention_s: u64,
+    /// A fault built in on purpose.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<super::Mutant>,
 }
 
 impl Config {
@@ -91,6 +94,8 @@ impl Config {
             rejoin_interval_ms: 500,
             left_retention_s: 24 * 3_600,
             down_retention_s: 72 * 3_600,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 

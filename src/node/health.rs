@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Config, Degraded, Health, Node, Now};
+use super::{Config, Degraded, Health, Mutant, Node, Now};
 
 /// Woken later than this, a node has not lived through the time in between, in microseconds.
 const LATE_US: u64 = 200_000;
@@ -137,7 +137,8 @@ impl Node {
     /// Does anybody still speak to this node? With a single other member its silence says nothing about this one.
     pub(super) fn health_looks_around(&mut self, now: Now) {
         let silent_us = now.mono_us.saturating_sub(self.health.heard_us);
-        if !self.health.isolated
+        if !self.config.has(Mutant::NeverIsolated)
+            && !self.health.isolated
             && self.table.active() > 1
             && self.inquiries.len() > 1
             && silent_us > self.config.isolated_after_ms * 1_000

@@ -22,7 +22,7 @@ use super::identity::Identity;
 use super::stats::Kind;
 use super::table::Swim;
 use super::timers::Timer;
-use super::{Cause, Effect, ExchangeError, Node, Now, Purpose};
+use super::{Cause, Effect, ExchangeError, Mutant, Node, Now, Purpose};
 use crate::record::NodeId;
 use crate::wire::datagram::{Check, Doubt, Testimony, Writer};
 use crate::wire::exchange::{Liveness, Request};
@@ -153,7 +153,7 @@ impl Inquiry {
 impl Node {
     /// Begins an inquiry about a member, or hurries the one that is under way when its machine has refused a datagram.
     pub(super) fn inquire(&mut self, now: Now, subject: NodeId, probe: Option<u8>, is_refused: bool) {
-        if self.silent || self.leaving || self.health.is_isolated() {
+        if self.silent || self.leaving || self.health.is_isolated() || self.config.has(Mutant::Blind) {
             return;
         }
         let Some(member) = self.table.get(subject).filter(|member| member.swim.is_active()) else { return };
@@ -344,6 +344,9 @@ impl Node {
 
     /// How many testimonies it takes here and now.
     fn testimonies_needed(&self) -> usize {
+        if self.config.has(Mutant::NoWitnesses) {
+            return 0;
+        }
         TESTIMONIES_MIN.min(self.table.active().saturating_sub(1))
     }
 
@@ -360,10 +363,10 @@ impl Node {
         let refused_us = self.config.refused_timeout_ms * 1_000;
         let is_refused_here = inquiry.tcp == Tcp::Refused;
         let refusals = inquiry.said(|said| *said == Testimony::Refused);
-        let is_patient = open_us < self.config.stall_timeout_ms * 1_000;
+        let is_patient = !self.config.has(Mutant::NoPatience) && open_us < self.config.stall_timeout_ms * 1_000;
         let stalls = inquiry.said(|said| *said == Testimony::Stalled);
         let denials = inquiry.said(|said| !matches!(said, Testimony::Heard { .. }));
-        let is_alone = needed == 0;
+        let is_alone = needed == 0 && !self.config.has(Mutant::NoWitnesses);
         if inquiry.phase == Phase::Stalled {
             if !is_patient {
                 self.advance(now, subject);
@@ -587,7 +590,7 @@ impl Node {
         }
         let Some(asker) = self.table.get(asker).map(|member| member.swim.identity) else { return };
         if subject == self.identity().id {
-            let testimony = Testimony::Heard { incarnation: 0 };
+            let testimony = Testimony::Heard { incarnation: self.incarnation };
             return self.check(asker, &Check::Tell { nonce, testimony });
         }
         // Only members are asked at the addresses that they gave: nobody can have a stranger asked.

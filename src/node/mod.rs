@@ -26,6 +26,7 @@ mod health;
 mod identity;
 mod inquiry;
 mod io;
+mod mutant;
 mod records;
 mod spread;
 mod stats;
@@ -46,6 +47,7 @@ use self::health::Own;
 pub use self::identity::Identity;
 use self::inquiry::Inquiries;
 pub use self::io::{Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, Now, Peer, Start};
+pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::{Foca, Rival};
@@ -323,6 +325,9 @@ impl Node {
         };
         if let Err(cause) = outcome {
             self.stats.count_drop(cause);
+            if self.config.has(Mutant::TrustForged) && cause == DropCause::Forged {
+                self.trust_forged(now);
+            }
         }
         self.arm_want(now);
     }
@@ -475,15 +480,32 @@ impl Node {
         self.adapt_to_size();
     }
 
+    /// What the mutant of that name does.
+    fn trust_forged(&mut self, now: Now) {
+        let victim = self.table.iter_active().map(|member| member.swim).next();
+        if let Some(swim) = victim {
+            self.apply(now, Swim { liveness: Liveness::Down, ..swim }, true, Cause::Gossip);
+        }
+    }
+
     fn tell(&mut self, cause: Cause, old: Option<Box<Member>>, new: Option<Box<Member>>) {
         self.revision += 1;
+        if self.config.has(Mutant::SkipEvent) && self.revision.is_multiple_of(16) {
+            return;
+        }
         self.effect(Effect::Event(Event::Member { revision: self.revision, cause, old, new }));
     }
 
     fn own_member(&self) -> Member {
         Member {
             swim: Swim { identity: self.identity(), incarnation: self.incarnation, liveness: Liveness::Alive },
-            status: if self.leave_told && self.record.left { Status::Left } else { Status::Ready },
+            status: if self.config.has(Mutant::SelfDown) && self.incarnation > 0 {
+                Status::Down
+            } else if self.leave_told && self.record.left {
+                Status::Left
+            } else {
+                Status::Ready
+            },
             since_ms: self.started_ms,
             record: Some(Arc::clone(&self.record)),
             heard_us: 0,

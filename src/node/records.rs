@@ -7,7 +7,7 @@ use super::stats::Kind;
 use super::swim::is_plausible;
 use super::table::{Member, Swim};
 use super::timers::Timer;
-use super::{Cause, Node, Now};
+use super::{Cause, Mutant, Node, Now};
 use crate::record::{NodeId, NodeRecord, Status, Version};
 use crate::wire::datagram::{RecordEnvelope, Writer};
 use crate::wire::exchange::Liveness;
@@ -67,7 +67,7 @@ impl Node {
                 .table
                 .envelope(owner)
                 .is_some_and(|envelope| envelope.version.generation >= member.swim.identity.generation);
-        if said && member.swim.is_active() {
+        if said && member.swim.is_active() && !self.config.has(Mutant::DeafToGoodbyes) {
             let gone = Swim { liveness: Liveness::Down, ..member.swim };
             // The goodbye is the rumour. If SWIM told it too, it would overtake the goodbye here and there, and the node
             // would be down there before it has left.

@@ -21,7 +21,7 @@ use super::codec::{self, Packet, SwimCodec};
 use super::identity::Identity;
 use super::table::Swim;
 use super::timers::Timer;
-use super::{Cause, Config, Effect, Event, Node, Now};
+use super::{Cause, Config, Effect, Event, Mutant, Node, Now};
 use crate::node::stats::Kind;
 use crate::record::{NodeId, NodeRecord, Status};
 use crate::wire::DropCause;
@@ -148,7 +148,8 @@ impl Node {
             );
             return;
         }
-        if matches!(timer, foca::Timer::PeriodicGossip(_)) && self.foca.updates_backlog() == 0 {
+        let rests = self.foca.updates_backlog() == 0 && !self.config.has(Mutant::RestlessGossip);
+        if matches!(timer, foca::Timer::PeriodicGossip(_)) && rests {
             self.resting_gossip = Some(timer);
             return;
         }
@@ -265,7 +266,10 @@ impl Node {
         if writer.is_empty() || self.silent {
             return;
         }
-        if let Ok(bytes) = self.channel.seal(to.id, &writer.finish()) {
+        if let Ok(mut bytes) = self.channel.seal(to.id, &writer.finish()) {
+            if self.config.has(Mutant::LongDatagram) && bytes.len() > self.config.datagram_bytes_max / 2 {
+                bytes.resize(self.config.datagram_bytes_max + 1, 0);
+            }
             self.stats.count_sent(kind, bytes.len());
             self.effect(Effect::Send { to: to.addr, bytes });
         }
@@ -273,6 +277,9 @@ impl Node {
 
     /// Applies to the table what foca was told or has decided.
     pub(super) fn mirror(&mut self, now: Now, swim: Swim, cause: Cause) -> bool {
+        if self.config.has(Mutant::Resurrect) || self.config.has(Mutant::OlderIncarnation) {
+            self.table.unlearn(swim, self.config.has(Mutant::Resurrect));
+        }
         match self.table.apply(now.unix_ms, swim) {
             Some(change) => {
                 self.changed(now, cause, change);
@@ -436,7 +443,7 @@ impl Node {
     /// Others talk about this node.
     pub(super) fn heard_of_self(&mut self, now: Now, swim: Swim) {
         let me = self.identity();
-        if self.leaving || self.silent {
+        if self.leaving || self.silent || self.config.has(Mutant::NoRefutation) {
             return;
         }
         if swim.identity == me {
@@ -547,7 +554,11 @@ impl Node {
         self.incarnation = 0;
         self.connected = false;
         self.drive(now, |foca, out| foca.change_identity(Identity { generation, addr, ..me }, out));
-        self.update_own_record(now, before, |_| {});
+        self.update_own_record(now, before, |record| {
+            if record.data_path_addr == me.addr.ip() {
+                record.data_path_addr = addr.ip();
+            }
+        });
         // foca says its new identity once; if that is lost, nobody hears of this node again.
         self.arm_rejoin(now.mono_us + self.config.rejoin_interval_ms * 1_000);
     }
@@ -572,7 +583,12 @@ impl Node {
                 self.health_looks_around(now);
                 self.note_health(now);
             }
-            foca::Timer::PeriodicGossip(_) => self.gossiped_us = now.mono_us,
+            foca::Timer::PeriodicGossip(_) => {
+                self.gossiped_us = now.mono_us;
+                if self.config.has(Mutant::RestlessGossip) {
+                    self.drive(now, |foca, out| foca.gossip(out));
+                }
+            }
             _ => {}
         }
         let downs = self.drive(now, |foca, out| foca.handle_timer(timer, out));

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use super::identity::Identity;
 use super::table::{Member, Swim, share};
 use super::timers::Timer;
-use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer, Purpose};
+use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Mutant, Node, Now, Peer, Purpose};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 use crate::wire::datagram::Hello;
@@ -66,7 +66,7 @@ impl Node {
     /// Tries to reach somebody who is not reached: with back-off while there is nobody at all, else now and then one of
     /// those that are missing, for ever.
     pub(super) fn rejoin_timer(&mut self, now: Now) {
-        if self.leaving || now.mono_us < self.rejoin_due_us {
+        if self.leaving || now.mono_us < self.rejoin_due_us || (self.joined && self.config.has(Mutant::NoHealing)) {
             return;
         }
         let is_alone = !self.connected || self.table.active() == 0 || self.health.is_isolated();

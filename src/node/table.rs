@@ -193,6 +193,20 @@ impl Table {
         self.get(update.identity.id).is_none_or(|member| member.swim.yields_to(update))
     }
 
+    /// What the mutants do that believe old news: makes `update` look new.
+    pub(super) fn unlearn(&mut self, update: Swim, is_resurrection: bool) {
+        let Some(member) = self.entries.get_mut(&update.identity.id).and_then(|entry| entry.member.as_mut()) else {
+            return;
+        };
+        if member.swim.identity != update.identity || update.liveness != Liveness::Alive {
+            return;
+        }
+        if is_resurrection && member.swim.liveness == Liveness::Down {
+            member.swim.liveness = Liveness::Suspect;
+        }
+        member.swim.incarnation = member.swim.incarnation.min(update.incarnation.saturating_sub(1));
+    }
+
     /// Applies what foca is being told.
     pub(super) fn apply(&mut self, now_ms: u64, update: Swim) -> Option<Change> {
         if !self.is_news(&update) {

@@ -1,0 +1,71 @@
+//! Faults built in on purpose, behind the feature `mutants`: the simulator has to find each of them, or its checkers
+//! check nothing. Without the feature all of this is `false` and costs nothing.
+
+use super::Config;
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
+        /// One fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Its name on the command line.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// A member that is down comes back in the same life, on a word from anybody.
+    Resurrect = "resurrect",
+    /// An older incarnation replaces a newer one.
+    OlderIncarnation = "older-incarnation",
+    /// One change in sixteen is not told to listeners.
+    SkipEvent = "skip-event",
+    /// The node lists itself as down once it is suspected.
+    SelfDown = "self-down",
+    /// Datagrams may be one byte too long.
+    LongDatagram = "long-datagram",
+    /// Nobody else is asked before somebody is accused.
+    NoWitnesses = "no-witnesses",
+    /// Suspicions of this node are not refuted.
+    NoRefutation = "no-refutation",
+    /// A node that hears nobody accuses everybody.
+    NeverIsolated = "never-isolated",
+    /// A stopped process is treated as one that is gone.
+    NoPatience = "no-patience",
+    /// Gossip goes on when there is nothing to tell.
+    RestlessGossip = "restless-gossip",
+    /// A goodbye is taken for a failure.
+    DeafToGoodbyes = "deaf-to-goodbyes",
+    /// The dead are never looked for again.
+    NoHealing = "no-healing",
+    /// A forged datagram's sender is believed to have been heard, and its bytes to be news.
+    TrustForged = "trust-forged",
+    /// Nobody is ever accused.
+    Blind = "blind",
+}
+
+impl Config {
+    /// Is this fault built in?
+    #[inline]
+    pub(super) const fn has(&self, mutant: Mutant) -> bool {
+        #[cfg(feature = "mutants")]
+        {
+            matches!(self.mutant, Some(chosen) if chosen as u8 == mutant as u8)
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
+            let _ = mutant;
+            false
+        }
+    }
+}
