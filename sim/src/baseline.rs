@@ -635,4 +635,24 @@ mod tests {
         };
         assert_eq!(run(), run());
     }
+
+    #[test]
+    fn its_figures_are_those_of_foca() {
+        let mut small = Small::new(25);
+        small.run_for(60 * S);
+        let sent = small.sent;
+        small.run_for(60 * S);
+        // A ping and an ack in each second, and an announce with its answer every half minute.
+        let thousandths = (small.sent - sent) * 1_000 / (25 * 60);
+        assert!((2_000..2_200).contains(&thousandths), "{thousandths}");
+        let crash_us = small.now_us;
+        small.nodes[9] = None;
+        small.run_for(30 * S);
+        let downs = small.told.iter().map(|(at_us, ..)| *at_us).filter(|at_us| *at_us > crash_us);
+        let after_us: Vec<_> = downs.map(|at_us| at_us - crash_us).collect();
+        // All in the end, but not all through gossip: who misses it has to find out by its own probes.
+        assert_eq!(after_us.len(), 24);
+        // The suspicion alone takes 4 s · log10(25) = 5.6 s.
+        assert!(after_us[0] >= 5_600_000 && after_us[12] < 11_000_000, "{after_us:?}");
+    }
 }

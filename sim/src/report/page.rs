@@ -9,7 +9,7 @@ use super::style::STYLE;
 use super::units::{self, escape};
 use super::{Pair, figures, matrix, spreads};
 use crate::compare::ratio;
-use crate::outcome::{CheckResult, Expectation, Outcome, Protocol, Verdict};
+use crate::outcome::{CHANGES_MAX, CheckResult, Expectation, Outcome, Protocol, Verdict};
 
 /// Status matrices shown of one run.
 const MATRICES_MAX: usize = 6;
@@ -193,15 +193,17 @@ fn over_time(timeline: &Timeline, pair: &Pair<'_>) -> String {
         out.push_str(&figure("Convergence", &lines, &charts::convergence(timeline, pair), note));
     }
     let has_foca = pair.each().any(|(_, _, outcome)| outcome.protocol == Protocol::Foca);
-    let note = if has_foca {
-        "Accusations of nodes that ran and that no fault touched. foca tells its user of no suspicions, only of downs."
-    } else {
-        "Accusations of nodes that ran and that no fault touched."
-    };
+    let mut note = "Accusations of nodes that ran and that no fault touched.".to_owned();
+    if has_foca {
+        note.push_str(" foca tells its user of no suspicions, only of downs.");
+    }
+    if pair.each().any(|(_, _, outcome)| outcome.changes.len() >= CHANGES_MAX) {
+        note.push_str(&format!(" Only the first {} changes were kept.", units::thousands(CHANGES_MAX as u64)));
+    }
     let keys = "<p class=\"legend\"><span><svg class=\"key\" viewBox=\"0 0 12 8\"><rect class=\"alarm-down\" width=\"12\" \
                 height=\"8\"/></svg>listed down</span><span><svg class=\"key\" viewBox=\"0 0 12 8\"><rect \
                 class=\"alarm-suspect\" width=\"12\" height=\"8\"/></svg>suspected</span></p>";
-    out.push_str(&figure("False alarms", keys, &charts::alarms(timeline, pair), note));
+    out.push_str(&figure("False alarms", keys, &charts::alarms(timeline, pair), &note));
     if pair.each().any(|(_, _, outcome)| !outcome.seconds.is_empty()) {
         let note =
             "Datagrams with their IP and UDP headers, and the bytes of exchanges, divided by the nodes that ran.";

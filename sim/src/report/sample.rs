@@ -170,6 +170,11 @@ pub(crate) fn deaf() -> (Outcome, Outcome) {
         foca.changes.push(change(at_us, observer, subject, new));
     }
     ours.changes.push(change(64 * S, 4, 9, Status::Suspect));
+    deaf_matrices(&mut ours, &mut foca);
+    (ours, foca)
+}
+
+fn deaf_matrices(ours: &mut Outcome, foca: &mut Outcome) {
     let down = |row: usize, column: usize| column == 7 && row != 7;
     ours.matrices = vec![
         matrix(59 * S, "before", 64, |_, _| 'r'),
@@ -192,7 +197,6 @@ pub(crate) fn deaf() -> (Outcome, Outcome) {
             |row, column| if (row + column) % 37 == 0 && row < 20 { '.' } else { 'r' },
         ),
     ];
-    (ours, foca)
 }
 
 /// Two halves of a hundred.
@@ -228,26 +232,7 @@ pub(crate) fn split() -> (Outcome, Outcome) {
         expectation("detection of a crash at all", "us", 2 * S, None),
     ];
     foca.verdict = Verdict::NotConverged;
-    curve(&mut ours, |half| match half {
-        0..2 => 100_000,
-        2..123 => 1_000_000,
-        123..130 => 1_000_000 - u32::try_from((half - 122) * 63_000).unwrap(),
-        130..361 => 494_949,
-        361 => 700_000,
-        362 => 990_000,
-        600..606 => 990_100,
-        _ => 1_000_000,
-    });
-    curve(&mut foca, |half| match half {
-        0..60 => u32::try_from(half * 17_000).unwrap().min(1_000_000),
-        60..140 => 1_000_000,
-        140..170 => 1_000_000 - u32::try_from((half - 139) * 16_300).unwrap(),
-        170..362 => 494_949,
-        362..370 => 494_949 + u32::try_from((half - 361) * 58_000).unwrap(),
-        370..496 => 985_000,
-        600..625 => 990_100,
-        _ => 1_000_000,
-    });
+    split_curves(&mut ours, &mut foca);
     traffic(&mut ours, 70, 11_000, |second| if (60..70).contains(&second) { 600 } else { 0 });
     traffic(&mut foca, 200, 19_000, |second| if (70..95).contains(&second) { 3_000 } else { 0 });
     let mut dice = Dice(5);
@@ -266,6 +251,34 @@ pub(crate) fn split() -> (Outcome, Outcome) {
     for n in 0..539 {
         foca.changes.push(change(182 * S + n * 40_000, 3, 60, Status::Down));
     }
+    split_matrices(&mut ours, &mut foca);
+    (ours, foca)
+}
+
+fn split_curves(ours: &mut Outcome, foca: &mut Outcome) {
+    curve(ours, |half| match half {
+        0..2 => 100_000,
+        2..123 => 1_000_000,
+        123..130 => 1_000_000 - u32::try_from((half - 122) * 63_000).unwrap(),
+        130..361 => 494_949,
+        361 => 700_000,
+        362 => 990_000,
+        600..606 => 990_100,
+        _ => 1_000_000,
+    });
+    curve(foca, |half| match half {
+        0..60 => u32::try_from(half * 17_000).unwrap().min(1_000_000),
+        60..140 => 1_000_000,
+        140..170 => 1_000_000 - u32::try_from((half - 139) * 16_300).unwrap(),
+        170..362 => 494_949,
+        362..370 => 494_949 + u32::try_from((half - 361) * 58_000).unwrap(),
+        370..496 => 985_000,
+        600..625 => 990_100,
+        _ => 1_000_000,
+    });
+}
+
+fn split_matrices(ours: &mut Outcome, foca: &mut Outcome) {
     let apart = |row: usize, column: usize| if (row < 32) == (column < 32) { 'r' } else { 'd' };
     let gone = |row: usize, column: usize, other: char| match (row, column) {
         (12, _) => 'x',
@@ -290,7 +303,6 @@ pub(crate) fn split() -> (Outcome, Outcome) {
             }),
             matrix(420 * S, "at the end", 64, |row, column| gone(row, column, if row == 40 { 'l' } else { 'r' })),
         ];
-    (ours, foca)
 }
 
 /// Lifeguard's grid in small: many short faults, nothing to compare with, a broken property.
