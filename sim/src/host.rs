@@ -2,10 +2,11 @@
 //!
 //! Not here: the network between machines, and when things happen.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use gossipd::node::{Node, Now, Stats};
+use gossipd::node::{ExchangeError, ExchangeId, Identity, Node, Now, Peer, Stats};
 use gossipd::record::{Availability, NodeId, NodeRecord, Role};
 
 use crate::view::View;
@@ -21,6 +22,11 @@ pub struct HostId(usize);
 
 impl HostId {
     pub(crate) const fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// The host with this number, from 0.
+    pub const fn from_index(index: usize) -> Self {
         Self(index)
     }
 
@@ -80,20 +86,48 @@ impl Totals {
     }
 }
 
+/// Something that waits for the process on a host.
+pub(crate) enum Input {
+    /// A datagram, and whether it is not what its sender sent.
+    Datagram { from: HostId, bytes: Vec<u8>, is_mangled: bool },
+    /// A connection that wants to greet.
+    Hello { call: u64 },
+    /// A request on a connection.
+    Request { call: u64 },
+    /// The outcome of an exchange of its own.
+    Outcome { id: ExchangeId, outcome: Result<(Peer, Vec<u8>), ExchangeError> },
+    /// A datagram of its own came back.
+    Refused { to: SocketAddr },
+}
+
+/// Receive buffer of a machine, in bytes.
+pub const BUFFER_BYTES: usize = 4 << 20;
+/// Inputs that a node takes before it looks at its timers.
+pub(crate) const INPUTS_PER_TURN: u32 = 128;
+
 /// One machine.
 pub(crate) struct Host {
+    /// The number of its present node id among all that were ever born.
+    pub(crate) number: usize,
     pub(crate) node_id: NodeId,
     pub(crate) role: Role,
     pub(crate) addr: SocketAddr,
     pub(crate) contacts: Vec<SocketAddr>,
     /// What its wall clock is off by, in milliseconds.
     pub(crate) skew_ms: i64,
+    /// What its wall clock gains, in parts per million, and since when.
+    pub(crate) drift_ppm: i64,
+    pub(crate) drift_since_us: u64,
     /// The highest generation on its disk.
     pub(crate) disk: u64,
+    /// Peers on its disk.
+    pub(crate) peers: Vec<SocketAddr>,
     /// Counts its lives; what was begun in an earlier one is void.
     pub(crate) life: u64,
     pub(crate) node: Option<Node>,
-    /// What the present life's events amount to; of the last one while there is none.
+    /// Its identity, as of its last input.
+    pub(crate) identity: Option<Identity>,
+    /// The present life's events folded; of the last one while there is none.
     pub(crate) view: View,
     /// When the next wake-up that counts is due.
     pub(crate) wake_us: Option<u64>,
@@ -103,30 +137,89 @@ pub(crate) struct Host {
     pub(crate) past: Totals,
     /// Copies of the datagrams delivered here, when somebody listens.
     pub(crate) tap: Option<Vec<Vec<u8>>>,
+
+    /// The machine itself is there.
+    pub(crate) is_up: bool,
+    pub(crate) is_paused: bool,
+    /// Time that each input takes, in microseconds.
+    pub(crate) service_us: u64,
+    pub(crate) buffer_bytes: usize,
+    /// Bytes a second that it can send; none: any number.
+    pub(crate) egress_bytes_per_s: Option<u64>,
+    pub(crate) egress_free_us: u64,
+    pub(crate) inbox: VecDeque<Input>,
+    pub(crate) inbox_bytes: usize,
+    /// Inputs taken since it looked at its timers.
+    pub(crate) taken: u32,
+    /// It takes its next input at a time that is scheduled.
+    pub(crate) is_busy: bool,
+    /// The faults that it is under, by what they do: numbers in the plan.
+    pub(crate) under: Under,
+    /// Faults on it at present.
+    pub(crate) faults: u32,
+    /// It counts as healthy from then on, if no fault is on it.
+    pub(crate) well_from_us: u64,
+    /// Wire bytes that it sent.
+    pub(crate) sent_bytes: u64,
+    /// Datagram bytes that it sent within the present virtual second.
+    pub(crate) second_bytes: u64,
+}
+
+/// Which fault does what to a host, for counting what it hits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Under {
+    pub(crate) death: Option<u64>,
+    pub(crate) pause: Option<u64>,
+    pub(crate) slow: Option<u64>,
+    pub(crate) starve: Option<u64>,
+    pub(crate) throttle: Option<u64>,
+    pub(crate) clock: Option<u64>,
 }
 
 impl Host {
-    pub(crate) fn new(node_id: NodeId, role: Role, addr: SocketAddr, contacts: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(number: usize, node_id: NodeId, role: Role, addr: SocketAddr, contacts: Vec<SocketAddr>) -> Self {
         Self {
+            number,
             node_id,
             role,
             addr,
             contacts,
             skew_ms: 0,
+            drift_ppm: 0,
+            drift_since_us: 0,
             disk: 0,
+            peers: Vec::new(),
             life: 0,
             node: None,
+            identity: None,
             view: View::default(),
             wake_us: None,
             done: false,
             past: Totals::default(),
             tap: None,
+            is_up: true,
+            is_paused: false,
+            service_us: 0,
+            buffer_bytes: BUFFER_BYTES,
+            egress_bytes_per_s: None,
+            egress_free_us: 0,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            taken: 0,
+            is_busy: false,
+            under: Under::default(),
+            faults: 0,
+            well_from_us: 0,
+            sent_bytes: 0,
+            second_bytes: 0,
         }
     }
 
     /// Both of its clocks at virtual time `now_us`.
     pub(crate) fn now(&self, now_us: u64) -> Now {
-        let unix_ms = (EPOCH_UNIX_MS + now_us / 1_000).saturating_add_signed(self.skew_ms);
+        let drift_us = i128::from(now_us.saturating_sub(self.drift_since_us)) * i128::from(self.drift_ppm) / 1_000_000;
+        let drift_ms = i64::try_from(drift_us / 1_000).unwrap_or_default();
+        let unix_ms = (EPOCH_UNIX_MS + now_us / 1_000).saturating_add_signed(self.skew_ms + drift_ms);
         Now { mono_us: now_us, unix_ms }
     }
 
@@ -135,13 +228,21 @@ impl Host {
         (self.disk + 1).max(self.now(now_us).unix_ms / 1_000)
     }
 
-    /// Ends the present life, keeping its counters.
+    /// Ends the present life, keeping its counters and what is on the disk.
     pub(crate) fn stop(&mut self) {
         if let Some(node) = self.node.take() {
             self.past.add(node.stats());
+            self.peers = node.contacts();
         }
-        self.wake_us = None;
-        self.done = false;
+        (self.identity, self.wake_us, self.taken) = (None, None, 0);
+        (self.done, self.is_paused) = (false, false);
+        self.inbox.clear();
+        self.inbox_bytes = 0;
+    }
+
+    /// Whether no fault is on it, and none was lately.
+    pub(crate) const fn is_healthy(&self, now_us: u64) -> bool {
+        self.faults == 0 && now_us >= self.well_from_us
     }
 
     /// Counters of all lives.
@@ -152,6 +253,13 @@ impl Host {
         }
         totals
     }
+}
+
+/// The number of an address of the world.
+pub(crate) fn address_number(addr: SocketAddr) -> Option<usize> {
+    let SocketAddr::V4(addr) = addr else { return None };
+    let base = Ipv4Addr::new(10, 0, 0, 1).to_bits();
+    (addr.port() == PORT).then(|| addr.ip().to_bits().checked_sub(base)).flatten().map(|number| number as usize)
 }
 
 /// The `n`-th address of the world, from 0.

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::host::HostId;
 
-/// What a stream is drawn for.
+/// What a stream is drawn for. New ones go to the end: the number is part of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Names and keys.
@@ -18,10 +18,14 @@ pub enum Purpose {
     Latency,
     /// Loss of the datagrams that a host sends.
     Loss,
-    /// Delay of the exchanges that a host begins.
+    /// Delay and loss of the segments of exchanges that a host sends.
     Exchanges,
-    /// Whom a plan's faults hit.
+    /// Whom a scenario's faults hit.
     Victims,
+    /// What one fault does, by its number.
+    Faults,
+    /// What a generated scenario is made of.
+    Swizzle,
 }
 
 /// The run's seed.
@@ -44,6 +48,19 @@ impl Luck {
         self.numbered(purpose, host.index() as u64 + 1)
     }
 
+    /// The stream of one fault, whatever other faults there are.
+    pub fn of_fault(self, number: u64) -> ChaCha12Rng {
+        self.numbered(Purpose::Faults, number)
+    }
+
+    /// The stream for whatever bears `name`.
+    pub fn named(self, purpose: Purpose, name: &str) -> ChaCha12Rng {
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        self.numbered(purpose, hash)
+    }
+
     /// 32 bytes for the `life`-th life of a node.
     pub fn life_seed(self, host: HostId, life: u64) -> [u8; 32] {
         let mut rng = self.of_host(Purpose::Lives, host);
@@ -56,7 +73,7 @@ impl Luck {
 
     fn numbered(self, purpose: Purpose, number: u64) -> ChaCha12Rng {
         let mut rng = ChaCha12Rng::seed_from_u64(self.0);
-        rng.set_stream((purpose as u64) << 48 | number);
+        rng.set_stream((purpose as u64) << 48 | (number & 0xffff_ffff_ffff));
         rng
     }
 }
@@ -66,13 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_differ_by_purpose_host_life_and_seed() {
+    fn streams_differ_by_purpose_host_fault_life_and_seed() {
         let luck = Luck::new(1);
         let draws = [
             luck.stream(Purpose::Names).next_u64(),
             luck.stream(Purpose::Loss).next_u64(),
             luck.of_host(Purpose::Loss, HostId::new(0)).next_u64(),
             luck.of_host(Purpose::Loss, HostId::new(1)).next_u64(),
+            luck.of_fault(1).next_u64(),
+            luck.of_fault(2).next_u64(),
+            luck.named(Purpose::Victims, "a").next_u64(),
+            luck.named(Purpose::Victims, "b").next_u64(),
             Luck::new(2).stream(Purpose::Loss).next_u64(),
         ];
         let different: std::collections::BTreeSet<_> = draws.into_iter().collect();

@@ -1,22 +1,29 @@
-//! `gossip-sim`: runs a cluster in virtual time and prints its figures; flags in, report out.
+//! `gossip-sim`: scenarios in, outcomes out. Arguments and exit codes; the work is in the library.
 #![forbid(unsafe_code)]
 
-use std::io::Write;
-use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::Instant;
+mod bench;
+mod sweep;
+mod text;
 
-use anyhow::{Context, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use gossip_sim::plan::Fault;
-use gossip_sim::{Link, Plan, Report, Setup};
-use gossipd::node::Config;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand};
+use gossip_sim::Plan;
+use gossip_sim::outcome::{Outcome, Verdict};
+use gossip_sim::run::run_logged;
+use gossip_sim::scenario::catalogue;
+use gossip_sim::shrink::shrink;
 
 const EXIT_CODES: &str = "\
-Exit codes:
-  0  every check passed
-  1  a check failed, or two runs of one seed differ
-  2  wrong usage, or the report could not be written";
+Exit codes, the worst of all runs:
+  0  passed
+  1  a figure is out of its bounds
+  2  wrong usage, or something could not be read or written
+  3  the nodes did not come to agree
+  4  a property was violated, or two runs of one seed differ";
 
 #[derive(Parser)]
 #[command(name = "gossip-sim", version, about = "Runs gossipd nodes over a simulated network in virtual time")]
@@ -28,175 +35,178 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run once and print the figures
+    /// List all scenarios and their variants
+    List,
+    /// Say what a scenario does and expects
+    Show {
+        /// Number or name, with a variant: `S10@64`
+        name: String,
+    },
+    /// Run one scenario
     #[command(after_help = EXIT_CODES)]
-    Run(Flags),
-    /// Run twice and compare everything
+    Run {
+        /// Number or name, with a variant: `S10@64`
+        name: String,
+        /// Decides every chance of the run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Writes the outcome there, as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Tells each event on standard error
+        #[arg(long)]
+        logs: bool,
+    },
+    /// Run many scenarios with many seeds
     #[command(after_help = EXIT_CODES)]
-    Verify(Flags),
+    Sweep(sweep::Flags),
+    /// Print the plan that a scenario and a seed make
+    Plan {
+        /// Number or name, with a variant: `S10@64`
+        name: String,
+        /// Decides every chance of the run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Run a plan from a file
+    #[command(after_help = EXIT_CODES)]
+    Replay {
+        /// What `plan` or `shrink` wrote
+        file: PathBuf,
+        /// Writes the outcome there, as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Tells each event on standard error
+        #[arg(long)]
+        logs: bool,
+    },
+    /// Make a failing plan smaller, as long as it fails in the same way, and print it
+    Shrink {
+        /// A plan's file, or a scenario
+        name: String,
+        /// Decides every chance of the run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Writes the plan there
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Run everything twice, in different ways, and compare the hashes of the traces
+    #[command(after_help = EXIT_CODES)]
+    Verify(sweep::VerifyFlags),
+    /// Say how fast the simulator is
+    Bench(bench::Flags),
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Profile {
-    Lan,
-    Wan,
-    Local,
-}
-
-/// `S..E`, in seconds.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    from_s: u64,
-    to_s: u64,
-}
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a span: expected S..E in seconds, S before E");
-        let (from, to) = text.split_once("..").ok_or_else(wrong)?;
-        let [from_s, to_s] = [from, to].map(|part| part.trim().parse::<u32>().map(u64::from));
-        match (from_s, to_s) {
-            (Ok(from_s), Ok(to_s)) if from_s < to_s => Ok(Self { from_s, to_s }),
-            _ => Err(wrong()),
-        }
+/// The exit code of a verdict.
+const fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Passed => 0,
+        Verdict::OutOfBounds => 1,
+        Verdict::NotConverged => 3,
+        Verdict::Violated => 4,
     }
 }
 
-#[derive(Args)]
-struct Flags {
-    /// Number of nodes
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    nodes: u32,
-    /// Decides every chance of the run
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Length of the run in virtual seconds
-    #[arg(long, default_value_t = 60)]
-    seconds: u32,
-    /// Constants of the nodes
-    #[arg(long, value_enum, default_value_t = Profile::Lan)]
-    profile: Profile,
-    /// Time between the starts of two nodes, in microseconds
-    #[arg(long, default_value_t = 1_000)]
-    stagger_us: u32,
-    /// Shortest time of a datagram, in microseconds
-    #[arg(long, default_value_t = 250)]
-    latency_us: u32,
-    /// Up to this much more by chance, in microseconds
-    #[arg(long, default_value_t = 100)]
-    jitter_us: u32,
-    /// Datagrams lost, in parts per million
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
-    loss_ppm: u32,
-    /// Nodes to crash
-    #[arg(long, default_value_t = 0)]
-    crash: u32,
-    /// When they crash, in seconds
-    #[arg(long, default_value_t = 20)]
-    crash_at: u32,
-    /// Nodes that leave
-    #[arg(long, default_value_t = 0)]
-    leave: u32,
-    /// When they leave, in seconds
-    #[arg(long, default_value_t = 30)]
-    leave_at: u32,
-    /// Nodes to kill and start again at once
-    #[arg(long, default_value_t = 0)]
-    restart: u32,
-    /// When they restart, in seconds
-    #[arg(long, default_value_t = 40)]
-    restart_at: u32,
-    /// Split the nodes in two halves from second S to second E
-    #[arg(long, value_name = "S..E")]
-    split: Option<Span>,
+fn plan_of(name: &str, seed: u64) -> anyhow::Result<Plan> {
+    let (scenario, variant) = catalogue::find(name).map_err(|error| anyhow!(error))?;
+    let variant = variant.unwrap_or_else(|| scenario.default_variant());
+    scenario.plan(&variant, seed).map_err(|error| anyhow!(error))
 }
 
-impl Flags {
-    /// What no single flag can say of itself.
-    fn check(&self) -> anyhow::Result<()> {
-        let Self { nodes, seconds, crash, leave, restart, split, .. } = self;
-        let hit = [crash, leave, restart].into_iter().map(|count| u64::from(*count)).sum::<u64>();
-        ensure!(hit < u64::from(*nodes), "--crash, --leave and --restart together must spare one of {nodes} nodes");
-        let times =
-            [("crash", crash, self.crash_at), ("leave", leave, self.leave_at), ("restart", restart, self.restart_at)];
-        for (what, count, at_s) in times {
-            ensure!(*count == 0 || at_s < *seconds, "--{what}-at {at_s} is not before the end at --seconds {seconds}");
-        }
-        if let Some(Span { from_s, to_s }) = split {
-            ensure!(*to_s < u64::from(*seconds), "--split {from_s}..{to_s} must end before --seconds {seconds}");
-        }
-        Ok(())
-    }
+fn plan_from(path: &Path) -> anyhow::Result<Plan> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Plan::from_toml(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
 
-    fn plan(&self) -> Plan {
-        const SECOND_US: u64 = 1_000_000;
-        let fault = |count: u32, at_s: u32| Fault { count: count as usize, at_us: u64::from(at_s) * SECOND_US };
-        Plan {
-            setup: Setup {
-                seed: self.seed,
-                link: Link {
-                    latency_us: self.latency_us.into(),
-                    jitter_us: self.jitter_us.into(),
-                    loss_ppm: self.loss_ppm,
-                },
-                node: match self.profile {
-                    Profile::Lan => Config::lan(),
-                    Profile::Wan => Config::wan(),
-                    Profile::Local => Config::local(),
-                },
-            },
-            nodes: self.nodes as usize,
-            span_us: u64::from(self.seconds) * SECOND_US,
-            stagger_us: self.stagger_us.into(),
-            crash: fault(self.crash, self.crash_at),
-            leave: fault(self.leave, self.leave_at),
-            restart: fault(self.restart, self.restart_at),
-            split_us: self.split.map(|Span { from_s, to_s }| (from_s * SECOND_US, to_s * SECOND_US)),
+fn write_json(path: Option<&Path>, outcome: &Outcome) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string(outcome).context("the outcome as JSON")?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn run(plan: &Plan, again: &str, json: Option<&Path>, logs: bool, out: &mut impl Write) -> anyhow::Result<u8> {
+    let outcome = run_logged(plan, logs);
+    write_json(json, &outcome)?;
+    writeln!(out, "{}", text::outcome(&outcome))?;
+    if outcome.verdict != Verdict::Passed {
+        writeln!(out, "again: {again}")?;
+    }
+    let passed = u8::from(outcome.verdict == Verdict::Passed);
+    writeln!(out, "{passed} passed, {} failed", 1 - passed)?;
+    Ok(code(outcome.verdict))
+}
+
+fn list(out: &mut impl Write) -> anyhow::Result<u8> {
+    for scenario in catalogue::all().map_err(|error| anyhow!(error))? {
+        let variants = scenario.variants();
+        let shown = if variants.len() > 16 { format!("{} variants", variants.len()) } else { variants.join(" ") };
+        writeln!(out, "{:<4} {:<22} {}", scenario.number(), scenario.name(), scenario.about())?;
+        if !shown.is_empty() {
+            writeln!(out, "{:<27} {shown}", "")?;
         }
     }
+    Ok(0)
 }
 
-/// Runs `plan` and prints all but the last line.
-fn run(plan: &Plan, out: &mut impl Write) -> anyhow::Result<Report> {
-    let began = Instant::now();
-    let report = plan.run();
-    let took_s = began.elapsed().as_secs_f64();
-    let speed = report.handled as f64 / took_s.max(f64::EPSILON);
-    writeln!(out, "{report}\n{:<34}{took_s:.2} s, {speed:.0} events a second", "wall clock")
-        .context("standard output")?;
-    Ok(report)
-}
-
-fn main_inner(cli: &Cli, out: &mut impl Write) -> anyhow::Result<bool> {
-    let (flags, twice) = match &cli.command {
-        Command::Run(flags) => (flags, false),
-        Command::Verify(flags) => (flags, true),
+fn small(name: &str, seed: u64, file: Option<&Path>, out: &mut impl Write) -> anyhow::Result<u8> {
+    let path = Path::new(name);
+    let plan = if path.exists() { plan_from(path)? } else { plan_of(name, seed)? };
+    let mut told = |plan: &Plan, runs: usize| {
+        let (hosts, faults) = (plan.hosts.len(), plan.faults.len());
+        // Progress is a courtesy.
+        let _ =
+            writeln!(std::io::stderr(), "{runs} runs: {hosts} nodes, {faults} faults, {} s", plan.span_us / 1_000_000);
     };
-    flags.check()?;
-    let plan = flags.plan();
-    let report = run(&plan, out)?;
-    let (mut passed, mut failed) = (report.checks.passed(), report.checks.failed());
-    if twice {
-        let again = plan.run();
-        let same = report == again;
-        if same {
-            passed += 1;
-            writeln!(out, "pass  two runs are the same: {}", again.trace).context("standard output")?;
-        } else {
-            failed += 1;
-            writeln!(out, "FAIL  two runs differ: {} and {}", report.trace, again.trace).context("standard output")?;
+    let Some((plan, runs)) = shrink(&plan, &mut told) else {
+        writeln!(out, "it does not fail")?;
+        return Ok(0);
+    };
+    let text = plan.to_toml().context("the plan as TOML")?;
+    match file {
+        Some(file) => {
+            std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            writeln!(out, "{runs} runs; again: gossip-sim replay {}", file.display())?;
         }
+        None => write!(out, "{text}")?,
     }
-    writeln!(out, "{passed} passed, {failed} failed").context("standard output")?;
-    Ok(failed == 0)
+    Ok(0)
+}
+
+fn main_inner(cli: Cli, out: &mut impl Write) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::List => list(out),
+        Command::Show { name } => {
+            write!(out, "{}", text::plan(&plan_of(&name, 1)?))?;
+            Ok(0)
+        }
+        Command::Run { name, seed, json, logs } => {
+            let again = format!("gossip-sim run {name} --seed {seed}");
+            run(&plan_of(&name, seed)?, &again, json.as_deref(), logs, out)
+        }
+        Command::Sweep(flags) => sweep::sweep(&flags, out),
+        Command::Plan { name, seed } => {
+            write!(out, "{}", plan_of(&name, seed)?.to_toml().context("the plan as TOML")?)?;
+            Ok(0)
+        }
+        Command::Replay { file, json, logs } => {
+            let again = format!("gossip-sim replay {}", file.display());
+            run(&plan_from(&file)?, &again, json.as_deref(), logs, out)
+        }
+        Command::Shrink { name, seed, out: file } => small(&name, seed, file.as_deref(), out),
+        Command::Verify(flags) => sweep::verify(&flags, out),
+        Command::Bench(flags) => bench::bench(&flags, out),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn main() -> ExitCode {
-    match main_inner(&Cli::parse(), &mut std::io::stdout().lock()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+    match main_inner(Cli::parse(), &mut std::io::stdout().lock()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing to be done if standard error is gone too.
             let _ = writeln!(std::io::stderr(), "gossip-sim: {error:#}");

@@ -1,258 +1,421 @@
-//! A run as the command line describes it: so many nodes, these faults at these times, so long.
+//! A plan: everything that decides a run, spelled out. With the same build, equal plans give equal runs, bit for bit.
 //!
-//! Not here: how it is typed (`main`), and how its figures are shown (`report`).
+//! Not here: how a scenario and a seed become a plan (`scenario`), and how it is carried out (`run`).
 
-use gossipd::record::Status;
-use rand::seq::SliceRandom;
+use gossipd::node::Config;
+use serde::{Deserialize, Serialize};
 
-use crate::host::{HostId, Totals};
-use crate::luck::{Luck, Purpose};
-use crate::net::CutId;
-use crate::report::{Phase, Report, Settled, Spread};
-use crate::view::Sighting;
-use crate::world::{Setup, World};
+/// A million: the whole of a part given in parts per million.
+pub const PPM: u32 = 1_000_000;
 
-/// Something that happens to so many hosts, drawn by the seed, at one time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fault {
-    /// How many hosts.
-    pub count: usize,
-    /// When, in virtual microseconds.
-    pub at_us: u64,
+/// Which constants the nodes run with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// One data centre.
+    #[default]
+    Lan,
+    /// Several regions.
+    Wan,
+    /// One machine.
+    Local,
 }
 
-/// A run.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Seed, network, node constants.
-    pub setup: Setup,
-    /// How many nodes.
-    pub nodes: usize,
-    /// How long, in virtual microseconds.
-    pub span_us: u64,
-    /// Time between two starts, in microseconds. All nodes but the first are told where the first one is.
-    pub stagger_us: u64,
-    /// Nodes that end without a word.
-    pub crash: Fault,
-    /// Nodes that say goodbye.
-    pub leave: Fault,
-    /// Nodes that are killed and started again at once.
-    pub restart: Fault,
-    /// From when to when two halves do not hear each other.
-    pub split_us: Option<(u64, u64)>,
+impl Profile {
+    /// The constants themselves.
+    pub const fn config(self) -> Config {
+        match self {
+            Self::Lan => Config::lan(),
+            Self::Wan => Config::wan(),
+            Self::Local => Config::local(),
+        }
+    }
 }
 
-enum Act {
-    Start,
-    Crash,
+/// How every path behaves while no fault touches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Time one way from region to region, in microseconds: a row for each sender's region.
+    pub latency_us: Vec<Vec<u64>>,
+    /// Each datagram takes up to this much more or less, in percent, drawn anew: so datagrams overtake each other.
+    pub jitter_percent: u64,
+    /// Datagrams, and segments of exchanges, lost independently of each other, in parts per million.
+    pub loss_ppm: u32,
+}
+
+impl Network {
+    /// A private network within one data centre: round trips of 0.5 ms ± 20 %, nothing lost.
+    pub fn lan() -> Self {
+        Self { latency_us: vec![vec![250]], jitter_percent: 20, loss_ppm: 0 }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::lan()
+    }
+}
+
+/// One machine. Everything beyond the start is optional in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostPlan {
+    /// When its node starts.
+    pub start_us: u64,
+    /// Hosts whose addresses it is given.
+    pub contacts: Vec<usize>,
+    /// Its region, from 0.
+    #[serde(skip_serializing_if = "is_default")]
+    pub region: usize,
+    /// It starts with a copy of that host's disk: two nodes with one id.
+    #[serde(skip_serializing_if = "is_default")]
+    pub clone_of: Option<usize>,
+    /// It has the address that this host had.
+    #[serde(skip_serializing_if = "is_default")]
+    pub address_of: Option<usize>,
+    /// It is told the addresses of all hosts and starts at once with all others.
+    #[serde(skip_serializing_if = "is_default")]
+    pub warm: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What a stopped node finds on its disk when it starts again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disk {
+    /// Everything: id, generation, peers.
+    #[default]
+    Kept,
+    /// Id and generation, and no peers but its first contacts.
+    Forgetful,
+    /// Id, and a generation of long ago.
+    Old,
+    /// Nothing: it is a new node on the same machine.
+    Wiped,
+}
+
+/// Where packets go that a fault touches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Path {
+    /// Senders.
+    #[serde(skip_serializing_if = "is_default")]
+    pub from: Vec<usize>,
+    /// Receivers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub to: Vec<usize>,
+    /// And the other way.
+    #[serde(skip_serializing_if = "is_default")]
+    pub both: bool,
+    /// Instead of sets: pairs, each in both directions.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pairs: Vec<(usize, usize)>,
+    /// Datagrams only.
+    #[serde(skip_serializing_if = "is_default")]
+    pub udp_only: bool,
+}
+
+/// What a fault does to a packet on its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Effect {
+    /// Nothing passes, neither what is sent nor what is under way.
+    Cut,
+    /// Lost independently.
+    Loss {
+        /// Parts per million.
+        ppm: u32,
+    },
+    /// Lost in bursts (Gilbert-Elliott), a state for each direction of each pair.
+    Burst {
+        /// Chance to become bad at a packet, in parts per million.
+        enter_ppm: u32,
+        /// Chance to become good again at a packet, in parts per million.
+        leave_ppm: u32,
+        /// Loss while bad, in parts per million.
+        bad_ppm: u32,
+    },
+    /// Takes longer.
+    Delay {
+        /// By this much, in microseconds.
+        delay_us: u64,
+        /// And up to this much more, in microseconds.
+        jitter_us: u64,
+    },
+    /// Some datagrams are held back.
+    Reorder {
+        /// Parts per million.
+        ppm: u32,
+        /// For this long, in microseconds.
+        delay_us: u64,
+    },
+    /// Some datagrams arrive twice.
+    Duplicate {
+        /// Parts per million.
+        ppm: u32,
+    },
+    /// One bit of some datagrams is flipped.
+    Corrupt {
+        /// Parts per million.
+        ppm: u32,
+    },
+    /// Some datagrams lose their end.
+    Truncate {
+        /// Parts per million.
+        ppm: u32,
+    },
+    /// Before some datagrams an older one arrives again.
+    Replay {
+        /// Parts per million.
+        ppm: u32,
+    },
+    /// Larger datagrams vanish.
+    Mtu {
+        /// Largest UDP payload that passes.
+        bytes: usize,
+    },
+}
+
+/// What a fault is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    /// The process ends; its machine stays and refuses. It starts again when the fault ends.
+    Kill {
+        /// What it finds then.
+        disk: Disk,
+        /// It starts at an address that nobody had before.
+        moves: bool,
+        /// It announces its absence of so many seconds before.
+        announce_s: Option<u16>,
+    },
+    /// The machine is gone, silently. It is back when the fault ends.
+    Crash {
+        /// What its node finds then.
+        disk: Disk,
+        /// It starts at an address that nobody had before.
+        moves: bool,
+    },
+    /// The process is stopped (SIGSTOP); its kernel goes on.
+    Pause,
+    /// Each datagram and request takes so long.
+    Slow {
+        /// Microseconds.
+        service_us: u64,
+    },
+    /// The receive buffer is small.
+    Starve {
+        /// Bytes.
+        buffer_bytes: usize,
+    },
+    /// It sends no faster.
+    Throttle {
+        /// Bytes a second.
+        bytes_per_s: u64,
+    },
+    /// The wall clock steps, and drifts until the fault ends; then it is right again.
+    Clock {
+        /// Milliseconds.
+        step_ms: i64,
+        /// Parts per million.
+        drift_ppm: i64,
+    },
+    /// It says goodbye.
     Leave,
-    Restart,
-    Split,
+    /// It gets another address while it runs.
+    Readdress,
+    /// The network between hosts.
+    Net {
+        /// Where.
+        path: Path,
+        /// What.
+        effect: Effect,
+    },
+    /// Bytes of another cluster and garbage arrive there.
+    Noise {
+        /// Time between two, in microseconds.
+        every_us: u64,
+    },
+}
+
+impl What {
+    /// Its name in reports.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Kill { announce_s: Some(_), .. } => "restart-announced",
+            Self::Kill { .. } => "kill",
+            Self::Crash { .. } => "crash",
+            Self::Pause => "pause",
+            Self::Slow { .. } => "slow",
+            Self::Starve { .. } => "starve",
+            Self::Throttle { .. } => "throttle",
+            Self::Clock { .. } => "clock",
+            Self::Leave => "leave",
+            Self::Readdress => "readdress",
+            Self::Noise { .. } => "noise",
+            Self::Net { effect, .. } => match effect {
+                Effect::Cut => "cut",
+                Effect::Loss { .. } => "loss",
+                Effect::Burst { .. } => "burst",
+                Effect::Delay { .. } => "delay",
+                Effect::Reorder { .. } => "reorder",
+                Effect::Duplicate { .. } => "duplicate",
+                Effect::Corrupt { .. } => "corrupt",
+                Effect::Truncate { .. } => "truncate",
+                Effect::Replay { .. } => "replay",
+                Effect::Mtu { .. } => "mtu",
+            },
+        }
+    }
+}
+
+/// On and off, in turn, beginning with on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flap {
+    /// Microseconds.
+    pub on_us: u64,
+    /// Microseconds.
+    pub off_us: u64,
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Its own number: decides its luck, and stays when other faults are taken away.
+    pub id: u64,
+    /// When it begins.
+    pub at_us: u64,
+    /// When it ends; none: never.
+    pub until_us: Option<u64>,
+    /// Whom it hits. For the network: those who are no longer counted as healthy.
+    pub hosts: Vec<usize>,
+    /// It comes and goes.
+    pub flap: Option<Flap>,
+    /// What it is.
+    pub what: What,
+}
+
+/// What must hold once the faults are over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// All faults end, and all that run agree.
+    #[default]
     Heal,
+    /// Faults between healthy hosts end, the others stay, and the healthy ones agree about each other.
+    Core,
 }
 
-#[derive(Default)]
-struct Victims {
-    crash: Vec<HostId>,
-    leave: Vec<HostId>,
-    restart: Vec<HostId>,
+/// The end of all faults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calm {
+    /// When.
+    pub at_us: u64,
+    /// Until when all must agree, counted from then.
+    pub within_us: u64,
+    /// Who must.
+    pub mode: Mode,
+    /// With [`Mode::Core`]: the healthy ones.
+    pub core: Vec<usize>,
 }
 
-/// Waiting until everybody agrees again after something.
-struct Watch {
-    after: &'static str,
-    since_us: u64,
+/// A bound on a figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The figure's name (`figures`).
+    pub name: String,
+    /// Least.
+    pub at_least: Option<u64>,
+    /// Most.
+    pub at_most: Option<u64>,
 }
 
-struct Run {
-    world: World,
-    victims: Victims,
-    watch: Option<Watch>,
-    settled: Vec<Settled>,
-    phases: Vec<Phase>,
-    cuts: Vec<CutId>,
+/// A run, spelled out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The scenario it was made from, with its variant.
+    pub scenario: String,
+    /// One sentence.
+    pub about: String,
+    /// Decides all luck.
+    pub seed: u64,
+    /// Length, in virtual microseconds.
+    pub span_us: u64,
+    /// Figures of traffic and changes count from here, in virtual microseconds.
+    pub measure_from_us: u64,
+    /// Constants of the nodes.
+    pub profile: Profile,
+    /// Checkers that bind only where a scenario asks for them.
+    pub checks: Vec<String>,
+    /// When to draw who lists whom.
+    pub matrices_us: Vec<u64>,
+    /// Paths without faults.
+    pub network: Network,
+    /// The end of all faults.
+    pub calm: Calm,
+    /// Bounds.
+    pub bounds: Vec<Bound>,
+    /// Faults.
+    pub faults: Vec<Fault>,
+    /// Machines.
+    pub hosts: Vec<HostPlan>,
 }
 
 impl Plan {
-    /// Runs it.
-    pub fn run(&self) -> Report {
-        let mut run = Run {
-            world: World::new(self.setup.clone()),
-            victims: self.victims(),
-            watch: None,
-            settled: Vec::new(),
-            phases: Vec::new(),
-            cuts: Vec::new(),
-        };
-        for (at_us, act) in self.timeline() {
-            run.advance(at_us.min(self.span_us));
-            if at_us < self.span_us {
-                run.act(&act, self.nodes);
+    /// As a file.
+    ///
+    /// # Errors
+    /// A number beyond what TOML holds.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    /// From a file.
+    ///
+    /// # Errors
+    /// It is none, or names hosts that it does not have.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        let plan: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// What no single field can say of itself.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        let count = self.hosts.len();
+        let known =
+            |what: &str, mut hosts: Box<dyn Iterator<Item = usize> + '_>| match hosts.find(|host| *host >= count) {
+                Some(host) => Err(format!("{what} names host {host} of {count}")),
+                None => Ok(()),
+            };
+        let regions = self.network.latency_us.len();
+        if self.network.latency_us.iter().any(|row| row.len() != regions) || regions == 0 {
+            return Err("latency_us is not square".to_owned());
+        }
+        for (number, host) in self.hosts.iter().enumerate() {
+            let HostPlan { contacts, region, clone_of, address_of, .. } = host;
+            known("a host", Box::new(contacts.iter().copied().chain(*clone_of).chain(*address_of)))?;
+            if *region >= regions || [clone_of, address_of].into_iter().flatten().any(|other| *other >= number) {
+                return Err(format!("host {number}: unknown region, or a clone or address of a later host"));
             }
         }
-        run.advance(self.span_us);
-        self.conclude(run)
-    }
-
-    fn timeline(&self) -> Vec<(u64, Act)> {
-        let starts = (0..self.nodes).map(|n| (n as u64 * self.stagger_us, Act::Start));
-        let faults = [(self.crash, Act::Crash), (self.leave, Act::Leave), (self.restart, Act::Restart)];
-        let faults = faults.into_iter().filter(|(fault, _)| fault.count > 0).map(|(fault, act)| (fault.at_us, act));
-        let split = self.split_us.into_iter().flat_map(|(from_us, to_us)| [(from_us, Act::Split), (to_us, Act::Heal)]);
-        let mut timeline: Vec<_> = starts.chain(faults).chain(split).collect();
-        timeline.sort_by_key(|(at_us, _)| *at_us);
-        timeline
-    }
-
-    /// Draws who is hit by what; nobody is hit twice.
-    fn victims(&self) -> Victims {
-        let mut order: Vec<_> = (0..self.nodes).map(HostId::new).collect();
-        order.shuffle(&mut Luck::new(self.setup.seed).stream(Purpose::Victims));
-        let mut order = order.into_iter();
-        let mut take = |fault: Fault| order.by_ref().take(fault.count).collect();
-        Victims { crash: take(self.crash), leave: take(self.leave), restart: take(self.restart) }
-    }
-
-    fn conclude(&self, mut run: Run) -> Report {
-        run.overtake();
-        let spreads = self.spreads(&run);
-        let world = &mut run.world;
-        for spread in &spreads {
-            let Spread { what, expected, times_us } = spread;
-            world.check("faults and goodbyes are seen by all", times_us.len() == *expected, || {
-                format!("{what}: {} of {expected}", times_us.len())
-            });
-        }
-        let settled = world.is_settled();
-        world.check("everybody agrees at the end", settled, || "not settled".to_owned());
-        let falsely = |status| move |sighting: &&Sighting| sighting.subject_lives && sighting.new == Some(status);
-        let count = |status| world.sightings().iter().filter(falsely(status)).count();
-        let (false_suspicions, false_downs) = (count(Status::Suspect), count(Status::Down));
-        if self.setup.link.loss_ppm == 0 && self.split_us.is_none() {
-            world.check("nobody alive is suspected without loss", false_suspicions + false_downs == 0, || {
-                format!("{false_suspicions} suspicions, {false_downs} downs")
-            });
-        }
-        let of_leavers = |sighting: &&Sighting| {
-            run.victims.leave.contains(&sighting.subject)
-                && sighting.at_us >= self.leave.at_us
-                && matches!(sighting.new, Some(Status::Suspect | Status::Down))
-        };
-        let suspected = world.sightings().iter().filter(of_leavers).count();
-        if !run.victims.leave.is_empty() {
-            world.check("leavers are never suspected", suspected == 0, || format!("{suspected} sightings"));
-        }
-        world.check_all();
-        let mut totals = Totals::default();
-        world.hosts().for_each(|host| totals.merge(&world.totals(host)));
-        run.phase("afterwards");
-        Report {
-            nodes: self.nodes,
-            seed: self.setup.seed,
-            span_us: self.span_us,
-            link: self.setup.link,
-            settled: run.settled,
-            spreads,
-            phases: run.phases,
-            totals,
-            false_suspicions,
-            false_downs,
-            handled: run.world.handled(),
-            checks: run.world.checks().clone(),
-            trace: run.world.trace(),
-        }
-    }
-
-    /// When who saw what: for each fault, over all pairs of a victim and an observer that lived through it all.
-    fn spreads(&self, run: &Run) -> Vec<Spread> {
-        let Victims { crash, leave, restart } = &run.victims;
-        let faults = [
-            ("crash", crash, self.crash, Status::Down),
-            ("leave", leave, self.leave, Status::Left),
-            ("restart", restart, self.restart, Status::Ready),
-        ];
-        let observers: Vec<_> = run.world.living().filter(|host| !restart.contains(host)).collect();
-        let happened = faults.into_iter().filter(|(_, hit, fault, _)| !hit.is_empty() && fault.at_us < self.span_us);
-        happened
-            .map(|(what, hit, fault, status)| {
-                let mut first = std::collections::BTreeMap::new();
-                for sighting in run.world.sightings() {
-                    let Sighting { at_us, observer, subject, new, .. } = *sighting;
-                    if at_us >= fault.at_us && new == Some(status) && hit.contains(&subject) {
-                        first.entry((observer, subject)).or_insert(at_us - fault.at_us);
-                    }
-                }
-                first.retain(|(observer, _), _| observers.contains(observer));
-                let mut times_us: Vec<_> = first.into_values().collect();
-                times_us.sort_unstable();
-                Spread { what, expected: observers.len() * hit.len(), times_us }
-            })
-            .collect()
-    }
-}
-
-impl Run {
-    fn act(&mut self, act: &Act, nodes: usize) {
-        self.overtake();
-        let after = match act {
-            Act::Start => {
-                let contacts: Vec<_> = self.world.hosts().take(1).collect();
-                self.world.spawn(&contacts);
-                if self.world.hosts().count() < nodes {
-                    return;
-                }
-                "the last start"
+        for fault in &self.faults {
+            known("a fault", Box::new(fault.hosts.iter().copied()))?;
+            if let What::Net { path, .. } = &fault.what {
+                let pairs = path.pairs.iter().flat_map(|(one, other)| [*one, *other]);
+                known("a path", Box::new(path.from.iter().chain(&path.to).copied().chain(pairs)))?;
             }
-            Act::Crash => {
-                self.victims.crash.iter().for_each(|host| self.world.crash(*host));
-                "the crash"
-            }
-            Act::Leave => {
-                self.victims.leave.iter().for_each(|host| self.world.leave(*host));
-                "the leave"
-            }
-            Act::Restart => {
-                self.victims.restart.iter().for_each(|host| self.world.restart(*host));
-                "the restart"
-            }
-            Act::Split => {
-                let hosts: Vec<_> = self.world.hosts().collect();
-                let (one, other) = hosts.split_at(hosts.len() / 2);
-                self.cuts = self.world.split(one, other).to_vec();
-                return;
-            }
-            Act::Heal => {
-                self.cuts.drain(..).for_each(|cut| self.world.heal(cut));
-                "the split"
-            }
-        };
-        self.watch = Some(Watch { after, since_us: self.world.now_us() });
-    }
-
-    /// Runs until `until_us`, and notes when everybody agrees if that is being waited for.
-    fn advance(&mut self, until_us: u64) {
-        if let Some(Watch { after, since_us }) = &self.watch {
-            let leavers = if *after == "the leave" { self.victims.leave.clone() } else { Vec::new() };
-            let agree = |world: &World| leavers.iter().all(|host| !world.lives(*host)) && world.is_settled();
-            if let Some(at_us) = self.world.run_until(until_us, agree) {
-                self.settled.push(Settled { after, span_us: Some(at_us - since_us) });
-                self.watch = None;
-                if self.phases.is_empty() {
-                    self.phase("while forming");
-                }
+            let flap_is_right = fault.flap.is_none_or(|flap| flap.on_us > 0 && flap.off_us > 0);
+            if !flap_is_right || fault.until_us.is_some_and(|until_us| until_us < fault.at_us) {
+                return Err(format!("fault {}: its times make no sense", fault.id));
             }
         }
-        self.world.run_to(until_us);
-    }
-
-    /// What comes next is not to be counted as what is being waited for.
-    fn overtake(&mut self) {
-        if let Some(Watch { after, .. }) = self.watch.take() {
-            self.settled.push(Settled { after, span_us: None });
-        }
-    }
-
-    fn phase(&mut self, name: &'static str) {
-        self.phases.push(Phase { name, sent: self.world.sent() });
+        known("calm", Box::new(self.calm.core.iter().copied()))
     }
 }

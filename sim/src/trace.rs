@@ -41,6 +41,13 @@ impl Trace {
         rest.iter().for_each(|byte| self.number(u64::from(*byte)));
     }
 
+    /// Takes in how many bytes these are, and both ends: the end of a sealed datagram depends on every byte before it.
+    pub fn digest(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        let ends = [bytes.first_chunk::<8>(), bytes.last_chunk::<8>()];
+        ends.into_iter().flatten().for_each(|word| self.number(u64::from_le_bytes(*word)));
+    }
+
     /// Takes in what a node told its listeners.
     pub fn event(&mut self, event: &Event) {
         match event {

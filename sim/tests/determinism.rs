@@ -1,39 +1,45 @@
 //! One seed, one run: the reason to believe anything that the simulator says.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-use gossip_sim::plan::Fault;
-use gossip_sim::{Link, Plan, Setup};
+use gossip_sim::plan::Plan;
+use gossip_sim::run_plan;
+use gossip_sim::scenario::catalogue;
 
-const SECOND: u64 = 1_000_000;
-
-/// Something of everything.
-fn plan(seed: u64) -> Plan {
-    let fault = |at_s: u64| Fault { count: 1, at_us: at_s * SECOND };
-    Plan {
-        setup: Setup { link: Link { loss_ppm: 20_000, ..Link::default() }, ..Setup::new(seed) },
-        nodes: 10,
-        span_us: 60 * SECOND,
-        stagger_us: 1_000,
-        crash: fault(8),
-        leave: fault(10),
-        restart: fault(12),
-        split_us: Some((14 * SECOND, 24 * SECOND)),
-    }
+fn plan(name: &str, seed: u64) -> Plan {
+    let (scenario, variant) = catalogue::find(name).unwrap();
+    scenario.plan(&variant.unwrap_or_else(|| scenario.default_variant()), seed).unwrap()
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run_and_another_seed_another() {
-    let report = plan(1).run();
-    assert_eq!(report, plan(1).run());
-    assert_ne!(report.trace, plan(2).run().trace);
-    assert_eq!(report.checks.failures(), [""; 0], "{report}");
+    let outcome = run_plan(&plan("S10@16", 1));
+    assert_eq!(outcome, run_plan(&plan("S10@16", 1)));
+    assert_ne!(outcome.trace, run_plan(&plan("S10@16", 2)).trace);
 }
 
 #[test]
-fn the_report_says_what_happened() {
-    let report = plan(3).run();
-    let text = report.to_string();
-    for part in ["all know all after the last start", "crash seen", "leave seen", "restart seen", "traffic", "trace"] {
-        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+fn a_plan_in_a_file_is_the_same_plan() {
+    for scenario in catalogue::all().unwrap() {
+        let variants = scenario.variants();
+        let some = variants.iter().step_by(variants.len().div_ceil(12));
+        for variant in some.chain(&scenario.quick()).chain([&scenario.default_variant()]) {
+            let plan = scenario.plan(variant, 3).unwrap();
+            assert_eq!(Plan::from_toml(&plan.to_toml().unwrap()).unwrap(), plan, "{} {variant}", scenario.name());
+        }
     }
-    assert!(report.spreads.iter().all(|spread| spread.times_us.len() == spread.expected), "{text}");
+}
+
+#[test]
+fn names_are_unique_and_every_variant_is_found() {
+    let all = catalogue::all().unwrap();
+    for (n, scenario) in all.iter().enumerate() {
+        let same = |other: &&gossip_sim::scenario::Scenario| {
+            other.number() == scenario.number() || other.name() == scenario.name()
+        };
+        assert_eq!(all[n..].iter().filter(same).count(), 1, "{}", scenario.name());
+        assert!(!scenario.about().is_empty());
+        let variants = scenario.variants();
+        assert!(scenario.quick().iter().all(|quick| variants.contains(quick)), "{}", scenario.name());
+        assert!(variants.contains(&scenario.default_variant()), "{}", scenario.name());
+    }
 }

@@ -8,7 +8,9 @@
     reason = "helpers of tests"
 )]
 
-use gossip_sim::{HostId, Link, Setup, Sighting, World};
+use gossip_sim::outcome::StatusChange;
+use gossip_sim::plan::Network;
+use gossip_sim::{HostId, Setup, World};
 use gossipd::record::Status;
 
 const MS: u64 = 1_000;
@@ -59,7 +61,7 @@ fn assert_sound(world: &mut World) {
 }
 
 /// What was seen since `since_us` that `suits`.
-fn seen(world: &World, since_us: u64, suits: impl Fn(&Sighting) -> bool) -> Vec<Sighting> {
+fn seen(world: &World, since_us: u64, suits: impl Fn(&StatusChange) -> bool) -> Vec<StatusChange> {
     world.sightings().iter().filter(|sighting| sighting.at_us >= since_us && suits(sighting)).copied().collect()
 }
 
@@ -114,7 +116,7 @@ fn a_crash_is_seen_by_all() {
     let at_us = world.now_us();
     world.crash(hosts[5]);
     world.run_until(at_us + 15 * SECOND, |world| all_list(world, hosts[5], Status::Down)).expect("all list it as down");
-    assert_eq!(seen(&world, at_us, |sighting| sighting.subject_lives), [], "nobody else is under suspicion");
+    assert_eq!(seen(&world, at_us, |sighting| sighting.subject_runs), [], "nobody else is under suspicion");
     assert_sound(&mut world);
 }
 
@@ -128,7 +130,7 @@ fn a_goodbye_is_seen_by_all_and_nobody_suspects_a_failure() {
         assert!(!world.lives(hosts[5]));
         world.run_for(30 * SECOND);
         assert!(all_list(&world, hosts[5], Status::Left), "and it stays so");
-        let failures = |sighting: &Sighting| matches!(sighting.new, Some(Status::Suspect | Status::Down));
+        let failures = |sighting: &StatusChange| matches!(sighting.new, Some(Status::Suspect | Status::Down));
         assert_eq!(seen(&world, at_us, failures), []);
         assert_sound(&mut world);
     }
@@ -208,7 +210,7 @@ fn a_split_heals_to_one_view() {
     for seed in 1..=3 {
         let (mut world, hosts) = cluster(Setup::new(seed), 16);
         let (one, other) = hosts.split_at(8);
-        let cuts = world.split(one, other);
+        let cut = world.split(one, other);
         world.run_for(60 * SECOND);
         for (observers, subjects) in [(one, other), (other, one)] {
             for observer in observers {
@@ -217,7 +219,7 @@ fn a_split_heals_to_one_view() {
                 assert!(own_side.into_iter().all(|host| world.status(*observer, *host) == Some(Status::Ready)));
             }
         }
-        cuts.into_iter().for_each(|cut| world.heal(cut));
+        world.heal(cut);
         settle(&mut world, 60 * SECOND);
         world.run_for(60 * SECOND);
         assert!(world.is_settled(), "and it stays one: {}", listings(&world));
@@ -261,7 +263,7 @@ fn half_of_all_leave_at_once_and_nobody_suspects_a_failure() {
             let told = || world.living().map(|observer| (observer, world.status(observer, *host))).collect::<Vec<_>>();
             assert!(all_list(&world, *host, Status::Left), "seed {seed}, {host}: {:?}", told());
         }
-        let failures = |sighting: &Sighting| matches!(sighting.new, Some(Status::Suspect | Status::Down));
+        let failures = |sighting: &StatusChange| matches!(sighting.new, Some(Status::Suspect | Status::Down));
         assert_eq!(seen(&world, at_us, failures), []);
         assert_sound(&mut world);
     }
@@ -293,7 +295,7 @@ fn one_pair_that_cannot_talk_accuses_nobody() {
 
 #[test]
 fn nobody_goes_down_at_ten_percent_loss() {
-    let setup = Setup { link: Link { loss_ppm: 100_000, ..Link::default() }, ..Setup::new(1) };
+    let setup = Setup { network: Network { loss_ppm: 100_000, ..Network::lan() }, ..Setup::new(1) };
     let (mut world, _) = cluster(setup, 16);
     world.run_for(180 * SECOND);
     assert_eq!(seen(&world, 0, |sighting| sighting.new == Some(Status::Down)), []);
@@ -307,10 +309,10 @@ fn of_two_nodes_with_one_id_the_later_stays_and_both_report_it() {
         world.run_for(10 * SECOND);
         let clone = world.spawn_clone(hosts[5]);
         world.run_for(60 * SECOND);
-        let reports = |host| world.conflicts().iter().any(|(reporter, _)| *reporter == host);
-        assert!(reports(hosts[5]) && reports(clone), "seed {seed}: {:?}", world.conflicts());
+        let reports = |host| world.book().conflicts().iter().any(|(reporter, _)| *reporter == host);
+        assert!(reports(hosts[5]) && reports(clone), "seed {seed}: {:?}", world.book().conflicts());
         let gave_way: Vec<_> =
-            world.conflicts().iter().filter(|(_, gave_way)| *gave_way).map(|(who, _)| *who).collect();
+            world.book().conflicts().iter().filter(|(_, gave_way)| *gave_way).map(|(who, _)| *who).collect();
         assert_eq!(gave_way, [hosts[5]], "seed {seed}");
         let stays = world.node(clone).map(|node| node.identity());
         for observer in world.living().filter(|host| *host != hosts[5] && *host != clone) {

@@ -22,7 +22,6 @@ pub(crate) mod units;
 
 pub use self::page::html;
 pub use self::text::{table, text};
-pub use crate::old_report::{Phase, Report, Settled, Spread};
 use crate::outcome::Outcome;
 
 /// One run as pretty-printed JSON, as [`Outcome`] is defined.

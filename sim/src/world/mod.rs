@@ -3,35 +3,48 @@
 //! Everything happens in one total order: by virtual time in microseconds, then by the order in which it was
 //! scheduled.
 //!
-//! Not here: how nodes are driven (`events`), what the network does to a datagram (`net`), and what a run amounts to
-//! (`plan`, `report`).
+//! * `queue`: what is still to happen;
+//! * `drive`: nodes are given their inputs, and what they ask for is carried out;
+//! * `exchange`: connections, segment by segment;
+//! * `machine`: starting, stopping, stopping for a while, and whatever else befalls a host;
+//! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
+//!
+//! Not here: what the network does to a packet (`net`), which faults there are and when (`plan`, `run`).
 
-mod events;
+mod drive;
+mod exchange;
+mod machine;
+mod queue;
+mod truth;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use gossipd::node::{Command, Config, Node, Start};
-use gossipd::record::{ClusterId, NodeId, Role, Status};
+use gossipd::node::{Config, Node};
+use gossipd::record::{ClusterId, NodeId, Status};
 use gossipd::wire::Keyring;
 use rand::Rng;
 
-use self::events::Happening;
+use self::drive::Happening;
+use self::exchange::Call;
+use self::queue::Queue;
+use self::truth::Truth;
+pub use self::truth::{Book, Counts, Watch};
 use crate::checks::Checks;
-use crate::host::{self, Host, HostId, Totals};
+use crate::host::{Host, HostId, Totals};
 use crate::luck::{Luck, Purpose};
-use crate::net::{CutId, Link, Net};
+use crate::net::Net;
+use crate::outcome::StatusChange;
+use crate::plan::Network;
 use crate::trace::Trace;
-use crate::view::{Row, Sighting, View};
+use crate::view::Row;
 
 /// How exactly [`World::run_until`] finds the moment, in microseconds.
 pub const STEP_US: u64 = 1_000;
-/// How long an exchange waits for a host that cannot be reached, in microseconds.
-pub const EXCHANGE_TIMEOUT_US: u64 = 3_000_000;
 /// Datagrams that a tap keeps.
 pub const TAPPED_MAX: usize = 4_096;
-/// Least number of events between two comparisons of a node's member table with foca's list.
-const MIRROR_EVENTS_MIN: u64 = 64;
+/// Bytes of IPv4 and UDP headers around each datagram.
+pub const HEADER_BYTES: u64 = 28;
 
 /// What a world is made from.
 #[derive(Debug, Clone)]
@@ -39,15 +52,17 @@ pub struct Setup {
     /// Decides everything.
     pub seed: u64,
     /// The network.
-    pub link: Link,
+    pub network: Network,
     /// The constants of every node.
     pub node: Config,
+    /// Tells on standard error what happens.
+    pub logs: bool,
 }
 
 impl Setup {
     /// The `lan` profile on a faultless network.
     pub fn new(seed: u64) -> Self {
-        Self { seed, link: Link::default(), node: Config::lan() }
+        Self { seed, network: Network::lan(), node: Config::lan(), logs: false }
     }
 }
 
@@ -56,13 +71,13 @@ impl Setup {
 pub struct Sent {
     /// Datagrams.
     pub datagrams: u64,
-    /// Their bytes (UDP payload).
+    /// Their bytes on the wire, headers included.
     pub datagram_bytes: u64,
     /// Exchanges begun.
     pub exchanges: u64,
     /// Bytes of requests and replies.
     pub exchange_bytes: u64,
-    /// Time that nodes were alive, summed over them, in microseconds.
+    /// Time that nodes ran, summed over them, in microseconds.
     pub alive_us: u64,
 }
 
@@ -73,30 +88,34 @@ pub struct World {
     keyring: Keyring,
     luck: Luck,
     net: Net,
+    logs: bool,
 
     now_us: u64,
-    scheduled: u64,
-    queue: BTreeMap<(u64, u64), Happening>,
+    queue: Queue<Happening>,
     handled: u64,
 
     hosts: Vec<Host>,
-    ids: BTreeMap<NodeId, HostId>,
-    homes: BTreeMap<SocketAddr, HostId>,
-    addresses: u32,
+    /// Which host has which address, by the address's number.
+    homes: Vec<Option<HostId>>,
+    calls: BTreeMap<u64, Call>,
+    call_count: u64,
+    living: u64,
 
     trace: Trace,
     checks: Checks,
-    sightings: Vec<Sighting>,
-    /// Hosts that share an id with another.
-    rivals: BTreeSet<HostId>,
-    conflicts: Vec<(HostId, bool)>,
+    truth: Truth,
+    book: Book,
+    /// Hits of faults on hosts, by their numbers.
+    hits: BTreeMap<u64, u64>,
     sent: Sent,
+    /// Faults put on by hand.
+    by_hand: u64,
 }
 
 impl World {
     /// An empty world at time 0.
     pub fn new(setup: Setup) -> Self {
-        let Setup { seed, link, node } = setup;
+        let Setup { seed, network, node, logs } = setup;
         let luck = Luck::new(seed);
         let mut names = luck.stream(Purpose::Names);
         let mut cluster = [0; 16];
@@ -106,25 +125,27 @@ impl World {
         #[expect(clippy::expect_used, reason = "one key, which is the primary")]
         let keyring = Keyring::new(1, [(1, key)]).expect("a ring of one key");
         Self {
+            checks: Checks::new(&node),
             config: node,
             cluster: ClusterId::from_bytes(cluster),
             keyring,
             luck,
-            net: Net::new(link),
+            net: Net::new(network),
+            logs,
             now_us: 0,
-            scheduled: 0,
-            queue: BTreeMap::new(),
+            queue: Queue::new(),
             handled: 0,
             hosts: Vec::new(),
-            ids: BTreeMap::new(),
-            homes: BTreeMap::new(),
-            addresses: 0,
+            homes: Vec::new(),
+            calls: BTreeMap::new(),
+            call_count: 0,
+            living: 0,
             trace: Trace::default(),
-            checks: Checks::default(),
-            sightings: Vec::new(),
-            rivals: BTreeSet::new(),
-            conflicts: Vec::new(),
+            truth: Truth::default(),
+            book: Book::default(),
+            hits: BTreeMap::new(),
             sent: Sent::default(),
+            by_hand: 0,
         }
     }
 
@@ -135,7 +156,7 @@ impl World {
         self.now_us
     }
 
-    /// Events handled so far.
+    /// Inputs handled so far.
     pub const fn handled(&self) -> u64 {
         self.handled
     }
@@ -145,22 +166,27 @@ impl World {
         (0..self.hosts.len()).map(HostId::new)
     }
 
-    /// Hosts on which a node lives now.
+    /// Hosts on which a node runs now.
     pub fn living(&self) -> impl Iterator<Item = HostId> {
         self.hosts().filter(|id| self.lives(*id))
     }
 
-    /// Whether a node lives on `host` now.
+    /// How many.
+    pub const fn living_count(&self) -> u64 {
+        self.living
+    }
+
+    /// Whether a node runs on `host` now.
     pub fn lives(&self, host: HostId) -> bool {
         self.host(host).node.is_some()
     }
 
-    /// The node on `host`, if one lives there.
+    /// The node on `host`, if one runs there.
     pub fn node(&self, host: HostId) -> Option<&Node> {
         self.host(host).node.as_ref()
     }
 
-    /// The node id of whoever lives on `host`.
+    /// The node id of whoever runs on `host`.
     pub fn node_id(&self, host: HostId) -> NodeId {
         self.host(host).node_id
     }
@@ -172,7 +198,7 @@ impl World {
 
     /// What `observer`'s events say of `subject`; none: not listed.
     pub fn row(&self, observer: HostId, subject: HostId) -> Option<&Row> {
-        self.host(observer).view.get(self.node_id(subject))
+        self.host(observer).view.get(self.host(subject).number)
     }
 
     /// The status that `observer` lists for `subject`; none: not listed.
@@ -180,14 +206,29 @@ impl World {
         self.row(observer, subject).map(|row| row.status)
     }
 
-    /// Every change of status, life or address that anybody saw, in order.
-    pub fn sightings(&self) -> &[Sighting] {
-        &self.sightings
+    /// Changes of status, life or address that anybody saw, in order; the first appearances of a node in a large world
+    /// are left out.
+    pub fn sightings(&self) -> &[StatusChange] {
+        &self.book.changes
+    }
+
+    /// What was seen so far.
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    pub(crate) const fn book_mut(&mut self) -> &mut Book {
+        &mut self.book
     }
 
     /// What was sent so far.
     pub const fn sent(&self) -> Sent {
         self.sent
+    }
+
+    /// Wire bytes that `host` sent so far.
+    pub fn sent_by(&self, host: HostId) -> u64 {
+        self.host(host).sent_bytes
     }
 
     /// Counters of all lives of `host`.
@@ -200,139 +241,25 @@ impl World {
         &self.checks
     }
 
+    pub(crate) const fn checks_mut(&mut self) -> &mut Checks {
+        &mut self.checks
+    }
+
+    /// Packets, timers and calls that a fault has touched so far.
+    pub fn hits(&self, fault: u64) -> u64 {
+        self.net.hits(fault) + self.hits.get(&fault).copied().unwrap_or_default()
+    }
+
     /// The hash over everything so far.
     pub const fn trace(&self) -> Trace {
         self.trace
     }
 
-    /// Whether every living node lists exactly the living ones as ready, each in its present life at its present
-    /// address, and nobody as suspect.
-    pub fn is_settled(&self) -> bool {
-        let alive: Vec<_> = self.living().filter_map(|id| Some((id, self.node(id)?.identity()))).collect();
-        let counts_agree = alive.iter().all(|(id, _)| {
-            let view = &self.host(*id).view;
-            view.ready() + 1 == alive.len() && view.suspect() == 0
-        });
-        counts_agree
-            && alive.iter().all(|(observer, _)| {
-                let view = &self.host(*observer).view;
-                alive.iter().filter(|(subject, _)| subject != observer).all(|(_, identity)| {
-                    view.get(identity.id).is_some_and(|row| row.status == Status::Ready && row.identity == *identity)
-                })
-            })
-    }
-
-    // ---- what may be done to it ----------------------------------------------------------------------------------
-
-    /// Adds a machine and starts a node on it that is told where `contacts` are. The first one is a manager.
-    pub fn spawn(&mut self, contacts: &[HostId]) -> HostId {
-        let id = HostId::new(self.hosts.len());
-        let role = if self.hosts.is_empty() { Role::Manager } else { Role::Worker };
-        let mut node_id = [0; 16];
-        self.luck.of_host(Purpose::Names, id).fill_bytes(&mut node_id);
-        let node_id = NodeId::from_bytes(node_id);
-        let contacts = contacts.iter().map(|contact| self.addr(*contact)).collect();
-        let addr = self.new_address();
-        self.hosts.push(Host::new(node_id, role, addr, contacts));
-        self.ids.insert(node_id, id);
-        self.net.attach(self.luck, id);
-        self.start(id);
-        id
-    }
-
-    /// Adds a machine with a copy of the disk of `host`, and starts a node on it: two live nodes with one id.
-    pub fn spawn_clone(&mut self, host: HostId) -> HostId {
-        let id = HostId::new(self.hosts.len());
-        let addr = self.new_address();
-        let Host { node_id, role, contacts, disk, .. } = self.host(host);
-        let mut clone = Host::new(*node_id, *role, addr, contacts.clone());
-        clone.disk = *disk;
-        self.hosts.push(clone);
-        self.rivals.extend([host, id]);
-        self.net.attach(self.luck, id);
-        self.start(id);
-        id
-    }
-
-    /// Who reported another node with its id, in order, and whether it then gave way.
-    pub fn conflicts(&self) -> &[(HostId, bool)] {
-        &self.conflicts
-    }
-
-    /// Ends the node on `host` at once, without a word.
-    pub fn crash(&mut self, host: HostId) {
-        if self.lives(host) {
-            let addr = self.addr(host);
-            self.homes.remove(&addr);
-            self.host_mut(host).stop();
-        }
-    }
-
-    /// Starts a node on `host` with the id and generation of its disk, after a crash if one still lives there. It is
-    /// told its first contacts again.
-    pub fn restart(&mut self, host: HostId) {
-        self.crash(host);
-        self.start(host);
-    }
-
-    /// As [`World::restart`], at an address that nobody had before.
-    pub fn restart_elsewhere(&mut self, host: HostId) {
-        self.crash(host);
-        let addr = self.new_address();
-        self.host_mut(host).addr = addr;
-        self.start(host);
-    }
-
-    /// Replaces what `host` knows before its next start: the generation on its disk, and what its clock is off by.
-    pub fn set_back(&mut self, host: HostId, disk: u64, skew_ms: i64) {
-        let host = self.host_mut(host);
-        (host.disk, host.skew_ms) = (disk, skew_ms);
-    }
-
-    /// Orders the node on `host` to say goodbye; it is gone once it says that this is done.
-    pub fn leave(&mut self, host: HostId) {
-        self.with_node(host, |node, now| node.handle_command(now, Command::Leave));
-    }
-
-    /// From now on nothing gets from any of `from` to any of `to`.
-    pub fn cut(&mut self, from: &[HostId], to: &[HostId]) -> CutId {
-        self.net.cut(from, to)
-    }
-
-    /// Cuts both directions.
-    pub fn split(&mut self, one: &[HostId], other: &[HostId]) -> [CutId; 2] {
-        [self.net.cut(one, other), self.net.cut(other, one)]
-    }
-
-    /// Ends a cut.
-    pub fn heal(&mut self, cut: CutId) {
-        self.net.heal(cut);
-    }
-
-    /// Delivers `bytes` to the node on `host` at this very moment, whoever made them.
-    pub fn inject(&mut self, host: HostId, mut bytes: Vec<u8>) {
-        self.trace.bytes(&bytes);
-        self.with_node(host, |node, now| node.handle_datagram(now, &mut bytes));
-    }
-
-    /// From now on, keeps copies of the datagrams that are delivered to `host`.
-    pub fn tap(&mut self, host: HostId) {
-        self.host_mut(host).tap = Some(Vec::new());
-    }
-
-    /// What the tap of `host` has caught since it was asked last.
-    pub fn tapped(&mut self, host: HostId) -> Vec<Vec<u8>> {
-        self.host_mut(host).tap.as_mut().map(std::mem::take).unwrap_or_default()
-    }
+    // ---- time ----------------------------------------------------------------------------------------------------
 
     /// Runs until virtual time `until_us`.
     pub fn run_to(&mut self, until_us: u64) {
-        while let Some(entry) = self.queue.first_entry() {
-            let at_us = entry.key().0;
-            if at_us > until_us {
-                break;
-            }
-            let happening = entry.remove();
+        while let Some((at_us, happening)) = self.queue.pop(until_us) {
             self.pass_time(at_us);
             self.happen(happening);
         }
@@ -357,66 +284,52 @@ impl World {
         }
     }
 
-    /// Notes the outcome of a check that is made from outside, under its name.
-    pub fn check(&mut self, name: &'static str, holds: bool, what: impl FnOnce() -> String) {
-        self.checks.that(name, holds, what);
-    }
-
-    /// The checks that are made once, at the end of a run: every listing against its events, every table against foca.
-    pub fn check_all(&mut self) {
-        for id in self.hosts() {
-            self.check_mirror(id);
-            let host = self.host(id);
-            let Some(node) = &host.node else { continue };
-            let differences = host.view.differences(host.node_id, &node.members());
-            let totals = host.totals();
-            self.checks.that("events add up to the listing", differences.is_empty(), || {
-                format!("{id}: {}", differences.join("; "))
-            });
-            self.checks
-                .that("foca returns no error", totals.swim_errors == 0, || format!("{id}: {}", totals.swim_errors));
+    fn pass_time(&mut self, to_us: u64) {
+        let passed_us = to_us.saturating_sub(self.now_us);
+        if passed_us > 0 {
+            self.sent.alive_us += passed_us * self.living;
+            self.now_us = to_us;
         }
     }
 
-    // ---- machines ------------------------------------------------------------------------------------------------
+    // ---- inside --------------------------------------------------------------------------------------------------
 
-    fn start(&mut self, id: HostId) {
-        let now_us = self.now_us;
-        let (cluster, keyring, config, luck) = (self.cluster, self.keyring.clone(), self.config.clone(), self.luck);
-        let host = self.host_mut(id);
-        let now = host.now(now_us);
-        host.life += 1;
-        host.disk = host.next_generation(now_us);
-        let start = Start {
-            cluster,
-            id: host.node_id,
-            generation: host.disk,
-            addr: host.addr,
-            record: host::record(&id.to_string(), host.role, host.addr, now),
-            keyring,
-            seed: luck.life_seed(id, host.life),
-            contacts: host.contacts.clone(),
-            config,
-        };
-        let node = Node::new(start, now);
-        host.view = View::new(node.revision());
-        host.node = Some(node);
-        let addr = host.addr;
-        self.homes.insert(addr, id);
-        self.set_alarm(id);
+    /// A fault has touched something.
+    pub(crate) fn count_hit(&mut self, fault: u64) {
+        self.hit(Some(fault));
     }
 
-    fn new_address(&mut self) -> SocketAddr {
-        self.addresses += 1;
-        host::address(self.addresses - 1)
+    fn hit(&mut self, fault: Option<u64>) {
+        if let Some(fault) = fault {
+            *self.hits.entry(fault).or_default() += 1;
+        }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "ids are handed out by `spawn`, and hosts are never removed")]
+    fn log(&self, host: HostId, what: impl FnOnce() -> String) {
+        if self.logs {
+            use std::io::Write;
+            // Nothing to be done if standard error is gone.
+            let _ = writeln!(
+                std::io::stderr(),
+                "{:>6}.{:06} {host:<6} {}",
+                self.now_us / 1_000_000,
+                self.now_us % 1_000_000,
+                what()
+            );
+        }
+    }
+
+    /// Which host has this address.
+    fn home(&self, addr: SocketAddr) -> Option<HostId> {
+        self.homes.get(crate::host::address_number(addr)?).copied().flatten()
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "ids are handed out by `add`, and hosts are never removed")]
     fn host(&self, id: HostId) -> &Host {
         &self.hosts[id.index()]
     }
 
-    #[expect(clippy::indexing_slicing, reason = "ids are handed out by `spawn`, and hosts are never removed")]
+    #[expect(clippy::indexing_slicing, reason = "ids are handed out by `add`, and hosts are never removed")]
     fn host_mut(&mut self, id: HostId) -> &mut Host {
         &mut self.hosts[id.index()]
     }

@@ -1,0 +1,128 @@
+//! The properties that must hold at every step, by name, in words, with how often each was looked at and what broke it.
+//!
+//! * `membership`: what one node may say of another, given what it said before and what is true;
+//! * `resources`: sizes, queues, bytes.
+//!
+//! Not here: numbers that a scenario bounds (`figures`).
+
+mod membership;
+mod resources;
+
+use std::collections::BTreeSet;
+
+use gossipd::node::Config;
+
+pub use self::membership::Step;
+use crate::host::HostId;
+use crate::outcome::CheckResult;
+
+/// Failures kept word for word for each check; more are only counted.
+const EXAMPLES_MAX: usize = 8;
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident: $what:literal,)*) => {
+        /// A property.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Rule { $($name,)* }
+        const RULES: &[(Rule, &str, &str)] = &[$((Rule::$name, stringify!($name), $what),)*];
+    };
+}
+
+rules! {
+    M1: "status changes only along ready, suspect, down; back to ready only by a higher incarnation or life; left only by the node's own word",
+    M2: "a life never falls at an observer, nor an incarnation within it",
+    M3: "nobody holds an incarnation that its subject never had",
+    M4: "a running node never lists itself as down",
+    M5: "an address has one active node at any observer",
+    M6: "the event stream, folded, equals the listing",
+    M7: "every listed life was really born",
+    M8: "bytes of strangers change nothing",
+    M9: "mangled bytes change nothing and are counted",
+    M10: "a node that said goodbye is never suspected",
+    Mirror: "a member table equals the list of the SWIM core",
+    Foca: "the SWIM core returns no error",
+    Events: "events say what was before, in a gap-free order",
+    Conflict: "no identity conflict without a clone",
+    Persist: "persisted generations grow",
+    D1: "every crash is down at every healthy observer in the end",
+    D3: "without loss and slow nodes nobody healthy is suspected",
+    D7: "a node that lost everybody says so and accuses nobody",
+    Q1: "no datagram above the cap",
+    Q2: "datagram bytes of a node between two looks stay within the budget",
+    Q3: "every queue stays under its cap",
+    Q4: "state stays within what was ever born",
+    Q6: "datagrams within a second are bounded by the number of nodes",
+}
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    looked: u64,
+    failed: u64,
+    examples: Vec<String>,
+}
+
+/// All checks of a run.
+#[derive(Debug, Clone)]
+pub struct Checks {
+    entries: Vec<Entry>,
+    datagram_bytes_max: usize,
+    rivals: BTreeSet<HostId>,
+    /// Gated checks that bind.
+    asked: Vec<String>,
+}
+
+impl Checks {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            entries: vec![Entry::default(); RULES.len()],
+            datagram_bytes_max: config.datagram_bytes_max,
+            rivals: BTreeSet::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// These bind although they are not meant for every run.
+    pub(crate) fn ask_for(&mut self, names: &[String]) {
+        self.asked = names.to_vec();
+    }
+
+    fn is_asked_for(&self, rule: Rule) -> bool {
+        RULES.iter().any(|(known, name, _)| *known == rule && self.asked.iter().any(|asked| asked == name))
+    }
+
+    /// Notes one look. `what` is asked only for a failure.
+    pub(crate) fn that(&mut self, rule: Rule, holds: bool, what: impl FnOnce() -> String) {
+        let Some(entry) = self.entries.get_mut(rule as usize) else { return };
+        entry.looked += 1;
+        if holds {
+            return;
+        }
+        entry.failed += 1;
+        if entry.examples.len() < EXAMPLES_MAX {
+            entry.examples.push(what());
+        }
+    }
+
+    /// All that were made, and gated ones that were asked for.
+    pub fn results(&self) -> Vec<CheckResult> {
+        let gated = |rule| matches!(rule, Rule::D1 | Rule::D3 | Rule::D7);
+        RULES
+            .iter()
+            .zip(&self.entries)
+            .filter(|((rule, ..), entry)| entry.looked > 0 || !gated(*rule) || self.is_asked_for(*rule))
+            .map(|((_, name, what), entry)| {
+                let Entry { looked, failed, examples } = entry.clone();
+                CheckResult { name: (*name).to_owned(), what: (*what).to_owned(), looked, failed, examples }
+            })
+            .collect()
+    }
+
+    /// The first failures of all, each with its check's name.
+    pub fn failures(&self) -> Vec<String> {
+        let named = |result: CheckResult| {
+            let CheckResult { name, examples, .. } = result;
+            examples.into_iter().map(move |what| format!("{name}: {what}")).collect::<Vec<_>>()
+        };
+        self.results().into_iter().flat_map(named).collect()
+    }
+}

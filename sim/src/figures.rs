@@ -1,0 +1,270 @@
+//! What a run amounts to in numbers, and whether they are within their bounds.
+//!
+//! | figure | meaning |
+//! |---|---|
+//! | `detect_first_us`, `_median_us`, `_p99_us`, `_max_us` | from a crash to `down`, over all pairs of a crash and a healthy observer |
+//! | `detect_full_max_us` | as `detect_max_us`, and unknown while anybody has not seen it |
+//! | `detect_missed` | pairs in which it was never seen |
+//! | `leave_max_us`, `leave_missed` | the same for a goodbye and `left` |
+//! | `all_know_all_us` | from the last start until all agree |
+//! | `heal_us` | from the end of the faults until all (or the healthy core) agree |
+//! | `wire_bytes_per_node_s`, `datagrams_per_node_s` | traffic since the start of measuring: datagrams with 28 bytes each, and exchanges |
+//! | `tail_bytes_per_node_s` | the same over the last ten seconds |
+//! | `max_host_bytes` | what the busiest host sent in all |
+//! | `suspicions` … `downs_per_pair_max` | [`crate::world::Counts`], since the start of measuring |
+//! | `conflicts`, `gave_way` | hosts that reported a double, and that gave way to it |
+//! | `buffer_drops`, `exchange_failures`, `exchanges`, `queue_max`, `events` | totals of the run |
+//!
+//! Not here: properties (`checks`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::outcome::{CheckResult, Detection, Expectation, FaultLane, Outcome, Protocol, Verdict};
+use crate::plan::Bound;
+use crate::run::Run;
+use crate::world::{Counts, HEADER_BYTES, Sent, Watch, World};
+
+type Figures = BTreeMap<String, u64>;
+
+/// Makes the outcome of a run that is over.
+pub(crate) fn conclude(run: Run<'_>) -> Outcome {
+    let plan = run.plan;
+    let figures = figures(&run);
+    let expectations: Vec<_> = plan.bounds.iter().map(|bound| expectation(bound, &figures)).collect();
+    let faults = lanes(&run);
+    let mut checks = run.world.checks().results();
+    checks.push(idle_faults(&faults));
+    let converged = run.agrees_at_end && run.calm_after_us.is_some_and(|us| us <= plan.calm.within_us);
+    checks.push(agreement(&run, converged));
+    let verdict = verdict(&checks, converged, &expectations);
+    let Run { world, seconds, convergence, matrices, .. } = run;
+    Outcome {
+        scenario: plan.scenario.clone(),
+        about: plan.about.clone(),
+        seed: plan.seed,
+        protocol: Protocol::Gossipd,
+        nodes: plan.hosts.len(),
+        span_us: plan.span_us,
+        trace: world.trace().to_string(),
+        verdict,
+        expectations,
+        figures,
+        checks,
+        faults,
+        changes: world.sightings().to_vec(),
+        detections: detections(&world),
+        convergence,
+        seconds,
+        bytes_by_host: world.hosts().map(|host| world.sent_by(host)).collect(),
+        matrices,
+    }
+}
+
+/// Properties come before convergence, and that before numbers.
+fn verdict(checks: &[CheckResult], converged: bool, expectations: &[Expectation]) -> Verdict {
+    let is_number = |name: &str| name.starts_with('D') || name == "Calm";
+    if checks.iter().any(|check| check.failed > 0 && !is_number(&check.name)) {
+        Verdict::Violated
+    } else if !converged {
+        Verdict::NotConverged
+    } else if expectations.iter().any(|one| !one.holds) || checks.iter().any(|check| check.failed > 0) {
+        Verdict::OutOfBounds
+    } else {
+        Verdict::Passed
+    }
+}
+
+fn idle_faults(faults: &[FaultLane]) -> CheckResult {
+    let idle: Vec<_> = faults.iter().filter(|lane| lane.hits == 0).collect();
+    CheckResult {
+        name: "Faults".to_owned(),
+        what: "every fault hit something".to_owned(),
+        looked: faults.len() as u64,
+        failed: idle.len() as u64,
+        examples: idle
+            .iter()
+            .take(8)
+            .map(|lane| format!("fault hit nothing: {} at {} µs", lane.kind, lane.from_us))
+            .collect(),
+    }
+}
+
+fn agreement(run: &Run<'_>, converged: bool) -> CheckResult {
+    let mut examples = Vec::new();
+    if !converged {
+        let within = run.plan.calm.within_us;
+        examples.push(match run.calm_after_us {
+            Some(us) if us > within => format!("after {us} µs, allowed {within}"),
+            Some(us) => format!("after {us} µs, and not at the end"),
+            None => format!("never within the run, allowed {within} µs"),
+        });
+        examples.extend(run.world.disagreements(6));
+    }
+    CheckResult {
+        name: "Calm".to_owned(),
+        what: "once the faults are over all agree, in time and for good".to_owned(),
+        looked: 1,
+        failed: u64::from(!converged),
+        examples,
+    }
+}
+
+fn expectation(bound: &Bound, figures: &Figures) -> Expectation {
+    let Bound { name, at_least, at_most } = bound.clone();
+    let actual = figures.get(&name).copied();
+    let holds = actual.is_some_and(|actual| {
+        at_least.is_none_or(|least| actual >= least) && at_most.is_none_or(|most| actual <= most)
+    });
+    Expectation { unit: unit(&name).to_owned(), name, at_least, at_most, actual, holds }
+}
+
+fn unit(name: &str) -> &'static str {
+    if name.ends_with("_us") {
+        "us"
+    } else if name.ends_with("bytes_per_node_s") {
+        "bytes/s"
+    } else if name.ends_with("_per_node_s") {
+        "count/s"
+    } else if name.ends_with("bytes") {
+        "bytes"
+    } else {
+        "count"
+    }
+}
+
+fn lanes(run: &Run<'_>) -> Vec<FaultLane> {
+    let lane = |(fault, ended_us): (&crate::plan::Fault, &Option<u64>)| FaultLane {
+        kind: fault.what.word().to_owned(),
+        hosts: fault.hosts.clone(),
+        from_us: fault.at_us,
+        to_us: *ended_us,
+        hits: run.world.hits(fault.id),
+    };
+    run.plan.faults.iter().zip(&run.ended_us).map(lane).collect()
+}
+
+fn latencies(watches: &[&Watch]) -> Vec<u64> {
+    let mut all: Vec<_> = watches.iter().flat_map(|watch| watch.seen.iter().map(|(_, us)| *us)).collect();
+    all.sort_unstable();
+    all
+}
+
+fn detections(world: &World) -> Vec<Detection> {
+    let crashes = world.book().watches.iter().filter(|watch| watch.is_crash);
+    crashes
+        .map(|watch| Detection {
+            subject: watch.subject.index(),
+            at_us: watch.at_us,
+            latencies_us: latencies(&[watch]),
+            missed: world.missed(watch),
+        })
+        .collect()
+}
+
+fn figures(run: &Run<'_>) -> Figures {
+    let Run { plan, world, .. } = run;
+    let mut figures = Figures::new();
+    let mut put = |name: &str, value: u64| {
+        figures.insert(name.to_owned(), value);
+    };
+    spread_figures(world, &mut put);
+    if let Some(us) = run.all_know_all_us {
+        put("all_know_all_us", us);
+    }
+    if let Some(us) = run.calm_after_us {
+        put("heal_us", us);
+    }
+    traffic_figures(run, &mut put);
+    count_figures(world.book().counts(), &mut put);
+    let book = world.book();
+    let reporters: BTreeSet<_> = book.conflicts.iter().map(|(host, _)| host.index()).collect();
+    let gave_way: BTreeSet<_> =
+        book.conflicts.iter().filter(|(_, gave_way)| *gave_way).map(|(host, _)| host.index()).collect();
+    put("conflicts", reporters.len() as u64);
+    put("gave_way", gave_way.len() as u64);
+    put("buffer_drops", book.buffer_drops);
+    put("exchange_failures", book.exchange_failures);
+    put("queue_max", book.queue_max as u64);
+    put("exchanges", world.sent().exchanges);
+    put("events", world.handled());
+    put("nodes", plan.hosts.len() as u64);
+    figures
+}
+
+fn spread_figures(world: &World, put: &mut impl FnMut(&str, u64)) {
+    let (crashes, goodbyes): (Vec<_>, Vec<_>) = world.book().watches.iter().partition(|watch| watch.is_crash);
+    let missed = |watches: &[&Watch]| watches.iter().map(|watch| world.missed(watch) as u64).sum::<u64>();
+    if !crashes.is_empty() {
+        let all = latencies(&crashes);
+        let at = |percent: usize| all.get((all.len() * percent / 100).min(all.len().saturating_sub(1))).copied();
+        let named = [("first", at(0)), ("median", at(50)), ("p99", at(99)), ("max", all.last().copied())];
+        for (name, us) in named {
+            us.into_iter().for_each(|us| put(&format!("detect_{name}_us"), us));
+        }
+        put("detect_missed", missed(&crashes));
+        if let Some(us) = all.last().filter(|_| missed(&crashes) == 0) {
+            put("detect_full_max_us", *us);
+        }
+    }
+    if !goodbyes.is_empty() {
+        latencies(&goodbyes).last().into_iter().for_each(|us| put("leave_max_us", *us));
+        put("leave_missed", missed(&goodbyes));
+    }
+}
+
+fn traffic_figures(run: &Run<'_>, put: &mut impl FnMut(&str, u64)) {
+    let now = run.world.sent();
+    let per_node_s = |count: u64, from: Sent| {
+        let alive_us = now.alive_us - from.alive_us;
+        u64::try_from(u128::from(count) * 1_000_000 / u128::from(alive_us.max(1))).unwrap_or(u64::MAX)
+    };
+    let bytes = |sent: Sent| sent.datagram_bytes + sent.exchange_bytes;
+    let from = run.measured_from;
+    put("wire_bytes_per_node_s", per_node_s(bytes(now) - bytes(from), from));
+    put("datagrams_per_node_s", per_node_s(now.datagrams - from.datagrams, from));
+    let tail = run.tail_from;
+    put("tail_bytes_per_node_s", per_node_s(bytes(now) - bytes(tail), tail));
+    put("max_host_bytes", run.world.hosts().map(|host| run.world.sent_by(host)).max().unwrap_or_default());
+    let headers = now.datagrams * HEADER_BYTES;
+    put("payload_bytes", now.datagram_bytes - headers);
+}
+
+fn count_figures(counts: &Counts, put: &mut impl FnMut(&str, u64)) {
+    let Counts {
+        suspicions,
+        healthy_suspected,
+        collateral_suspicions,
+        false_downs,
+        healthy_downs,
+        collateral_downs,
+        accusations_by_sick,
+        flaps,
+        renewals,
+        collateral_renewals,
+        changes,
+        leavers_accused,
+        isolated_told,
+        slow_told,
+        udp_blocked_told,
+        downs_per_pair_max,
+    } = counts;
+    let named = [
+        ("suspicions", suspicions),
+        ("healthy_suspected", healthy_suspected),
+        ("collateral_suspicions", collateral_suspicions),
+        ("false_downs", false_downs),
+        ("healthy_downs", healthy_downs),
+        ("collateral_downs", collateral_downs),
+        ("accusations_by_sick", accusations_by_sick),
+        ("flaps", flaps),
+        ("renewals", renewals),
+        ("collateral_renewals", collateral_renewals),
+        ("changes", changes),
+        ("leavers_accused", leavers_accused),
+        ("isolated_told", isolated_told),
+        ("slow_told", slow_told),
+        ("udp_blocked_told", udp_blocked_told),
+        ("downs_per_pair_max", downs_per_pair_max),
+    ];
+    named.into_iter().for_each(|(name, count)| put(name, *count));
+}

@@ -1,0 +1,73 @@
+//! A random subset of everything, for ten virtual minutes: swizzle, then calm.
+
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha12Rng;
+
+use crate::luck::{Luck, Purpose};
+use crate::plan::{Disk, Effect, Fault, Flap, Path, What};
+
+const SECOND_US: u64 = 1_000_000;
+/// When faults begin, and when the last of them ends.
+const FROM_US: u64 = 10 * SECOND_US;
+const TO_US: u64 = 610 * SECOND_US;
+/// Kinds of faults to choose from.
+const KINDS: u32 = 16;
+/// Faults of a run.
+const FAULTS: std::ops::RangeInclusive<u64> = 6..=24;
+/// Numbers below are taken by written faults.
+const FIRST_ID: u64 = 1 << 32;
+
+/// The faults of the run with this luck on so many nodes.
+pub(super) fn faults(luck: Luck, nodes: usize) -> Vec<Fault> {
+    let mut rng = luck.stream(Purpose::Swizzle);
+    let count = rng.random_range(FAULTS);
+    (0..count).map(|n| fault(FIRST_ID + n, &mut rng, nodes)).collect()
+}
+
+fn fault(id: u64, rng: &mut ChaCha12Rng, nodes: usize) -> Fault {
+    let at_us = rng.random_range(FROM_US..TO_US - 10 * SECOND_US);
+    let longest_us = (TO_US - at_us).min(120 * SECOND_US);
+    let until_us = at_us + rng.random_range(SECOND_US..=longest_us);
+    let mut order: Vec<usize> = (0..nodes).collect();
+    order.shuffle(rng);
+    let few = rng.random_range(1..=(nodes / 4).max(1));
+    let hosts: Vec<usize> = order.iter().copied().take(few).collect();
+    let others: Vec<usize> = order.into_iter().skip(few).collect();
+    let flaps = rng.random_range(0..4_u32) == 0;
+    let flap = flaps.then(|| Flap {
+        on_us: rng.random_range(SECOND_US / 2..10 * SECOND_US),
+        off_us: rng.random_range(SECOND_US / 2..10 * SECOND_US),
+    });
+    let what = what(rng, &hosts, &others);
+    let flap = flap.filter(|_| matches!(what, What::Net { .. } | What::Pause | What::Slow { .. }));
+    Fault { id, at_us, until_us: Some(until_us), hosts, flap, what }
+}
+
+fn what(rng: &mut ChaCha12Rng, hosts: &[usize], others: &[usize]) -> What {
+    let path = |both, outward: bool| {
+        let (from, to) = if outward { (hosts, others) } else { (others, hosts) };
+        Path { from: from.to_vec(), to: to.to_vec(), both, ..Path::default() }
+    };
+    let outward = rng.random_range(0..2_u32) == 0;
+    let ppm = rng.random_range(50_000..800_000);
+    let disk = [Disk::Kept, Disk::Forgetful, Disk::Old].get(rng.random_range(0..3_usize)).copied().unwrap_or_default();
+    let net = |effect| What::Net { path: path(false, outward), effect };
+    match rng.random_range(0..KINDS) {
+        0 => What::Kill { disk, moves: false, announce_s: None },
+        1 => What::Crash { disk, moves: outward },
+        2 => What::Kill { disk: Disk::Wiped, moves: false, announce_s: None },
+        3 => What::Pause,
+        4 => What::Slow { service_us: rng.random_range(1_000..400_000) },
+        5 => What::Clock { step_ms: rng.random_range(-300_000..300_000), drift_ppm: rng.random_range(-200..200) },
+        6 | 7 => What::Net { path: path(true, outward), effect: Effect::Cut },
+        8 => net(Effect::Cut),
+        9 => net(Effect::Loss { ppm }),
+        10 => net(Effect::Burst { enter_ppm: 20_000, leave_ppm: 100_000, bad_ppm: ppm }),
+        11 => net(Effect::Delay { delay_us: rng.random_range(1_000..400_000), jitter_us: 50_000 }),
+        12 => net(Effect::Reorder { ppm, delay_us: 30_000 }),
+        13 => net(Effect::Duplicate { ppm }),
+        14 => net(Effect::Corrupt { ppm: ppm / 10 }),
+        _ => net(Effect::Replay { ppm: ppm / 10 }),
+    }
+}
