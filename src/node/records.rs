@@ -103,6 +103,14 @@ impl Node {
             return;
         }
         let me = self.identity().id;
+        // A rumour whose record is gone would stand in front of the others for ever.
+        loop {
+            let first = self.spread.next().next();
+            match first.filter(|owner| *owner != me && self.table.envelope(*owner).is_none()) {
+                Some(gone) => self.spread.stop(gone),
+                None => break,
+            }
+        }
         let known = self
             .spread
             .next()
@@ -116,11 +124,6 @@ impl Node {
         for to in self.choose(self.config.fanout) {
             self.send_rumours(to);
         }
-        // A rumour whose record is gone would stand in front of the others for ever.
-        let me = self.identity().id;
-        let stale: Vec<_> =
-            self.spread.next().filter(|owner| *owner != me && self.table.envelope(*owner).is_none()).collect();
-        stale.into_iter().for_each(|owner| self.spread.stop(owner));
         // With nobody to tell, rumours wait until somebody is there.
         if !self.spread.is_empty() {
             self.spread_armed = true;
