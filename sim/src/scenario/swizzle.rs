@@ -15,6 +15,8 @@ const TO_US: u64 = 610 * SECOND_US;
 const KINDS: u32 = 16;
 /// Faults of a run.
 const FAULTS: std::ops::RangeInclusive<u64> = 6..=24;
+/// The first so many hosts are known to all.
+const CONTACTS: usize = 3;
 /// Numbers below are taken by written faults.
 const FIRST_ID: u64 = 1 << 32;
 
@@ -57,7 +59,8 @@ fn what(rng: &mut ChaCha12Rng, hosts: &[usize], others: &[usize]) -> What {
     let net = |effect| What::Net { path: path(false, outward), effect };
     match rng.random_range(0..KINDS) {
         0 => What::Kill { disk, moves: false, announce_s: None },
-        1 => What::Crash { disk, moves: outward },
+        // Those whose addresses everybody is given stay where they are.
+        1 => What::Crash { disk, moves: outward && hosts.iter().all(|host| *host >= CONTACTS) },
         2 => What::Kill { disk: Disk::Wiped, moves: false, announce_s: None },
         3 => What::Pause,
         4 => What::Slow { service_us: rng.random_range(1_000..400_000) },
