@@ -95,9 +95,9 @@ impl NetFault {
                 self.strikes(if is_bad { bad_ppm } else { 0 })
             }
             Effect::Mtu { bytes } => {
-                let over = len > bytes;
-                self.hits += u64::from(over);
-                over
+                // It touches whatever it measures: a node that heeds its cap sends nothing that is too large.
+                self.hits += 1;
+                len > bytes
             }
             _ => false,
         }

@@ -348,6 +348,9 @@ pub struct Plan {
     pub measure_from_us: u64,
     /// Constants of the nodes.
     pub profile: Profile,
+    /// A fault may hit nothing: it was made by chance, or others may have been before it.
+    #[serde(default)]
+    pub idle_faults: bool,
     /// Checkers that bind only where a scenario asks for them.
     pub checks: Vec<String>,
     /// When to draw who lists whom.

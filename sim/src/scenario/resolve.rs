@@ -44,6 +44,7 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
         span_us,
         measure_from_us: file.measure_from_s * SECOND_US,
         profile: file.profile,
+        idle_faults: file.generate.is_some(),
         checks: file.checks.clone(),
         matrices_us: file.matrices_s.iter().map(|s| s * SECOND_US).collect(),
         network: Network { latency_us, jitter_percent, loss_ppm },

@@ -90,6 +90,7 @@ pub(super) fn plan(label: &str, about: &str, name: &str, seed: u64) -> Result<Pl
         span_us: SPAN_US,
         measure_from_us: 0,
         profile: Profile::Lan,
+        idle_faults: false,
         checks: Vec::new(),
         matrices_us: Vec::new(),
         network: Network::lan(),

@@ -15,6 +15,8 @@ const TO_US: u64 = 610 * SECOND_US;
 const KINDS: u32 = 16;
 /// Faults of a run.
 const FAULTS: std::ops::RangeInclusive<u64> = 6..=24;
+/// The first so many hosts are known to all.
+const CONTACTS: usize = 3;
 /// Numbers below are taken by written faults.
 const FIRST_ID: u64 = 1 << 32;
 
@@ -41,7 +43,9 @@ fn fault(id: u64, rng: &mut ChaCha12Rng, nodes: usize) -> Fault {
     });
     let what = what(rng, &hosts, &others);
     let flap = flap.filter(|_| matches!(what, What::Net { .. } | What::Pause | What::Slow { .. }));
-    Fault { id, at_us, until_us: Some(until_us), hosts, flap, what }
+    // Some only end with the calm, or, away from a healthy core, never.
+    let stays = rng.random_range(0..4_u32) == 0;
+    Fault { id, at_us, until_us: (!stays).then_some(until_us), hosts, flap, what }
 }
 
 fn what(rng: &mut ChaCha12Rng, hosts: &[usize], others: &[usize]) -> What {
@@ -55,7 +59,8 @@ fn what(rng: &mut ChaCha12Rng, hosts: &[usize], others: &[usize]) -> What {
     let net = |effect| What::Net { path: path(false, outward), effect };
     match rng.random_range(0..KINDS) {
         0 => What::Kill { disk, moves: false, announce_s: None },
-        1 => What::Crash { disk, moves: outward },
+        // Those whose addresses everybody is given stay where they are.
+        1 => What::Crash { disk, moves: outward && hosts.iter().all(|host| *host >= CONTACTS) },
         2 => What::Kill { disk: Disk::Wiped, moves: false, announce_s: None },
         3 => What::Pause,
         4 => What::Slow { service_us: rng.random_range(1_000..400_000) },

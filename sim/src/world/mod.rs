@@ -7,10 +7,12 @@
 //! * `drive`: nodes are given their inputs, and what they ask for is carried out;
 //! * `exchange`: connections, segment by segment;
 //! * `machine`: starting, stopping, stopping for a while, and whatever else befalls a host;
+//! * `audit`: looks at whole nodes;
 //! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
 //!
 //! Not here: what the network does to a packet (`net`), which faults there are and when (`plan`, `run`).
 
+mod audit;
 mod drive;
 mod exchange;
 mod machine;

@@ -1,0 +1,54 @@
+//! Looks at whole nodes: their listings against events, against the SWIM core, against what was ever born; their queues.
+//!
+//! Not here: what is looked at when a single row changes (`truth`).
+
+use std::collections::BTreeMap;
+
+use gossipd::node::Node;
+
+use super::World;
+use crate::host::HostId;
+use crate::view::Row;
+
+impl World {
+    /// The checks that look at whole listings: against events, against foca, against what was ever born.
+    pub fn check_all(&mut self) {
+        for id in self.hosts() {
+            self.check_mirror(id);
+            self.check_listing(id);
+        }
+    }
+
+    /// The checks that look at the whole listing of one node.
+    pub fn check_listing(&mut self, id: HostId) {
+        let host = self.host(id);
+        let Some(node) = &host.node else { return };
+        let members = node.members();
+        let theirs: BTreeMap<_, _> = members
+            .iter()
+            .filter(|member| member.swim.identity.id != host.node_id)
+            .filter_map(|member| Some((*self.truth.ids.get(&member.swim.identity.id)?, Row::from(member))))
+            .collect();
+        let wrong = theirs.iter().find(|(number, row)| host.view.get(**number).map(Row::told) != Some(row.told()));
+        let folded = wrong.is_none() && host.view.iter().count() == theirs.len();
+        let (born, members, swim_errors) = (self.truth.born.len(), members.len(), host.totals().swim_errors);
+        self.checks.listing(id, folded, born, members, swim_errors);
+    }
+
+    /// The checks of what one node holds, and of what it sent since they were made last.
+    pub(crate) fn check_resources(&mut self, id: HostId) {
+        let Some(node) = &self.host(id).node else { return };
+        let depths = node.queue_depths();
+        let born = self.truth.born.len();
+        let bytes = std::mem::take(&mut self.host_mut(id).second_bytes);
+        for (_, depth) in depths {
+            self.book.queue_max = self.book.queue_max.max(depth);
+        }
+        self.checks.resources(id, &depths, born, bytes);
+    }
+
+    pub(super) fn check_mirror(&mut self, id: HostId) {
+        let Some(errors) = self.node(id).map(Node::mirror_errors) else { return };
+        self.checks.mirror(id, self.now_us, &errors);
+    }
+}
