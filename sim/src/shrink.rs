@@ -30,7 +30,8 @@ impl Failure {
 
     /// Whether `outcome` fails as badly, and in one of the ways of this one.
     fn is_in(&self, outcome: &Outcome) -> bool {
-        Self::of(outcome).is_some_and(|other| other.what.intersection(&self.what).next().is_some())
+        Self::of(outcome)
+            .is_some_and(|other| other.verdict == self.verdict && other.what.intersection(&self.what).next().is_some())
     }
 }
 
