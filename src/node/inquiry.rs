@@ -23,7 +23,7 @@ use super::stats::Kind;
 use super::table::Swim;
 use super::timers::Timer;
 use super::{Cause, Effect, ExchangeError, Mutant, Node, Now, Purpose};
-use crate::record::NodeId;
+use crate::record::{NodeId, Status};
 use crate::wire::datagram::{Check, Doubt, Testimony, Writer};
 use crate::wire::exchange::{Liveness, Request};
 
@@ -81,6 +81,8 @@ pub(super) struct Inquiry {
     round_us: u64,
     /// Rounds that ended for want of witnesses.
     barren: u32,
+    /// Rounds in which enough witnesses reached it as little as this node did.
+    silent_rounds: u32,
     tick: u64,
     ask_nonce: u32,
     witnesses: Vec<Witness>,
@@ -184,6 +186,7 @@ impl Node {
             opened_us: now.mono_us,
             round_us: now.mono_us,
             barren: 0,
+            silent_rounds: 0,
             tick: 0,
             ask_nonce: 0,
             witnesses: Vec::new(),
@@ -313,6 +316,11 @@ impl Node {
         let is_fit = |id: &NodeId| *id != subject && !self.inquiries.open.contains_key(id);
         let (mut fit, unfit): (Vec<_>, Vec<_>) = drawn.into_iter().map(|identity| identity.id).partition(is_fit);
         fit.extend(unfit.into_iter().filter(|id| *id != subject));
+        // Whoever has reached it before, when this node could not, is asked first.
+        if let Some(voucher) = self.table.voucher(subject).filter(|id| self.is_active(*id)) {
+            fit.retain(|id| *id != voucher);
+            fit.insert(0, voucher);
+        }
         fit.truncate(count);
         let ask_nonce = self.inquiries.next_nonce();
         if let Some(inquiry) = self.inquiries.open.get_mut(&subject) {
@@ -321,6 +329,10 @@ impl Node {
             inquiry.witnesses = fit.into_iter().map(|id| Witness { id, said: None }).collect();
         }
         self.ask_witnesses(subject);
+    }
+
+    fn is_active(&self, id: NodeId) -> bool {
+        self.table.get(id).is_some_and(|member| member.swim.is_active())
     }
 
     fn ask_witnesses(&mut self, subject: NodeId) {
@@ -375,7 +387,8 @@ impl Node {
                 self.look_again(now, subject, 0);
             }
         } else if is_refused_here && refusals >= needed {
-            let wait_us = if inquiry.phase == Phase::Looking { 0 } else { refused_us };
+            // The word that it is leaving may be on its way.
+            let wait_us = if inquiry.phase == Phase::Looking { refused_us / 4 } else { refused_us };
             if elapsed_us >= wait_us {
                 self.advance(now, subject);
             }
@@ -386,7 +399,15 @@ impl Node {
                 self.advance(now, subject);
             }
         } else if denials >= needed && elapsed_us >= round_us * 3 / 4 && inquiry.tcp != Tcp::Pending {
-            self.advance(now, subject);
+            let silent_rounds = inquiry.silent_rounds + 1;
+            if silent_rounds > self.table.errors_about(subject, now.mono_us) {
+                return self.advance(now, subject);
+            }
+            // It was suspected falsely before: others may reach it by another way.
+            if let Some(inquiry) = self.inquiries.open.get_mut(&subject) {
+                inquiry.silent_rounds = silent_rounds;
+            }
+            self.look_again(now, subject, 0);
         } else if elapsed_us >= round_us * 3 / 2 {
             // With refusals of its own this node knows that the network carries, and decides by itself in the end.
             if is_refused_here && inquiry.icmp_refused && open_us >= self.config.alone_timeout_ms * 1_000 {
@@ -554,6 +575,7 @@ impl Node {
         let Some(witness) = inquiry.witnesses.iter_mut().find(|witness| witness.id == sender) else { return };
         witness.said = Some(testimony);
         if let Testimony::Heard { incarnation } = testimony {
+            self.table.vouched(subject, sender);
             self.subject_answered(now, subject, Some(incarnation), false);
         } else if !self.is_moot(subject) {
             self.judge(now, subject);
@@ -592,6 +614,11 @@ impl Node {
         if subject == self.identity().id {
             let testimony = Testimony::Heard { incarnation: self.incarnation };
             return self.check(asker, &Check::Tell { nonce, testimony });
+        }
+        // It has said that it goes: whoever asks has missed that.
+        let is_gone = self.table.get(subject).is_some_and(|member| member.status == Status::Left);
+        if is_gone || self.table.away_until_us(subject) > now.mono_us {
+            return self.send_records(asker, &[subject]);
         }
         // Only members are asked at the addresses that they gave: nobody can have a stranger asked.
         let Some(known) = self.table.get(subject).map(|member| member.swim) else { return };

@@ -16,6 +16,8 @@ use crate::wire::exchange::Liveness;
 const WANT_INTERVAL_US: u64 = 500_000;
 /// Changes of a record within one life, at most: one a microsecond for a hundred years. A higher number is forged.
 const SEQ_MAX: u64 = 1 << 52;
+/// Rumours that go out four times as often, at most.
+const HURRIED_MAX: usize = 32;
 /// Nodes asked at once, at most.
 const WANTED_AT_ONCE: usize = 16;
 
@@ -127,7 +129,9 @@ impl Node {
         // With nobody to tell, rumours wait until somebody is there.
         if !self.spread.is_empty() {
             self.spread_armed = true;
-            self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000, Timer::Spread);
+            // A few rumours hurry; many would only crowd each other.
+            let hurry = if self.spread.len() <= HURRIED_MAX { 4 } else { 1 };
+            self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry, Timer::Spread);
         }
     }
 

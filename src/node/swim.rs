@@ -163,6 +163,10 @@ impl Node {
         if !is_news {
             return;
         }
+        let was_wrong = old.is_some_and(|old| old.liveness != Liveness::Alive && new.liveness == Liveness::Alive);
+        if was_wrong {
+            self.table.was_wrong_about(new.identity.id, now.mono_us);
+        }
         if !self.gossip_armed {
             self.gossip_armed = true;
             let pause_us = self.config.gossip_interval_ms * 1_000 / 4;

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use rand::seq::SliceRandom;
+
 use super::identity::Identity;
 use super::table::{Member, Swim, share};
 use super::timers::Timer;
@@ -32,6 +34,8 @@ const LEAVE_PUSHES_MAX: usize = 12;
 const EXCHANGES_MAX: usize = 48;
 /// How long an exchange of state may take.
 const PATIENCE_MS: u64 = 10_000;
+/// How long an exchange may take with a node that is probably not there.
+const REJOIN_PATIENCE_MS: u64 = 3_000;
 /// Greetings in a row that must differ before state is fetched.
 const DISAGREEMENTS_MAX: u32 = 2;
 /// Contacts tried at once while nobody is reached.
@@ -70,7 +74,7 @@ impl Node {
             return;
         }
         let is_alone = !self.connected || self.table.active() == 0 || self.health.is_isolated();
-        let candidates = self.unreached(is_alone);
+        let mut candidates = self.unreached(is_alone);
         let ceiling_us = self.config.sync_interval_ms * 1_000 / 2;
         let wait_us = match (is_alone, candidates.is_empty()) {
             (true, false) => self.rejoin_wait_us,
@@ -90,11 +94,9 @@ impl Node {
             self.drive(now, |foca, out| foca.gossip(out));
         }
         let count = if is_alone { REJOIN_FANOUT } else { 1 };
-        for _ in 0..count.min(candidates.len()) {
-            let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
-            if let Some(addr) = candidates.get(at) {
-                self.start_sync(*addr, None);
-            }
+        let (chosen, _) = candidates.partial_shuffle(&mut self.rng, count);
+        for addr in chosen {
+            self.start_sync_within(*addr, None, REJOIN_PATIENCE_MS);
         }
     }
 
@@ -149,9 +151,13 @@ impl Node {
     }
 
     pub(super) fn start_sync(&mut self, to: SocketAddr, peer: Option<NodeId>) {
+        self.start_sync_within(to, peer, PATIENCE_MS);
+    }
+
+    fn start_sync_within(&mut self, to: SocketAddr, peer: Option<NodeId>, patience_ms: u64) {
         let digest = self.joined.then(|| self.digest());
         let request = Request::Sync { me: Box::new(self.own_entry()), digest };
-        self.exchange(to, peer, Purpose::Sync, &request, PATIENCE_MS);
+        self.exchange(to, peer, Purpose::Sync, &request, patience_ms);
     }
 
     /// Tells `targets` this node's own record, over TLS.

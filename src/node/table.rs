@@ -79,7 +79,22 @@ struct Entry {
     share: u128,
     /// It has announced that it will be silent until then, on the monotonic clock.
     away_until_us: u64,
+    /// What was learnt from suspicions about it that were wrong.
+    record_of_errors: Errors,
 }
+
+/// How often a node was suspected falsely of late, and who can reach it when others cannot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Errors {
+    count: u32,
+    last_us: u64,
+    voucher: Option<NodeId>,
+}
+
+/// Errors about one node that are remembered, at most.
+const ERRORS_MAX: u32 = 32;
+/// After this long, half of them are forgiven, in microseconds.
+const ERRORS_HALVED_US: u64 = 60_000_000;
 
 /// What an update did to a member that is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,6 +335,35 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.away_until_us = until_us;
         }
+    }
+
+    /// A suspicion of it, or a verdict, was wrong. Each time counts double: paths that mislead go on misleading.
+    pub(super) fn was_wrong_about(&mut self, id: NodeId, now_us: u64) {
+        let count = (2 * self.errors_about(id, now_us)).clamp(1, ERRORS_MAX);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.record_of_errors.count = count;
+            entry.record_of_errors.last_us = now_us;
+        }
+    }
+
+    /// How often it was suspected falsely of late.
+    pub(super) fn errors_about(&self, id: NodeId, now_us: u64) -> u32 {
+        let Errors { count, last_us, .. } =
+            self.entries.get(&id).map(|entry| entry.record_of_errors).unwrap_or_default();
+        let halvings = now_us.saturating_sub(last_us) / ERRORS_HALVED_US;
+        count.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0)
+    }
+
+    /// `voucher` reaches it when this node does not.
+    pub(super) fn vouched(&mut self, id: NodeId, voucher: NodeId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.record_of_errors.voucher = Some(voucher);
+        }
+    }
+
+    /// Who reached it when this node did not.
+    pub(super) fn voucher(&self, id: NodeId) -> Option<NodeId> {
+        self.entries.get(&id)?.record_of_errors.voucher
     }
 
     /// Forgets a node that is not active.
