@@ -37,8 +37,10 @@ const PINGS_PER_ROUND: u64 = 6;
 const TESTIMONIES_MIN: usize = 2;
 /// Rounds are stretched up to this many times while witnesses do not answer.
 const STRETCH_MAX: u64 = 8;
-/// A stopped process is asked over TCP once in so many pings.
-const STALLED_PINGS_PER_CALL: u64 = 8;
+/// A stopped process is asked once in so many rounds: when it goes on, it answers whatever waits for it.
+const STALLED_TICK_ROUNDS: u64 = 4;
+/// And over TCP once in so many pings.
+const STALLED_PINGS_PER_CALL: u64 = 2;
 /// Addresses asked of the exchanges that are kept free for state.
 const EXCHANGES_MAX: usize = 24;
 
@@ -103,6 +105,7 @@ struct Errand {
     until_us: u64,
     tick_us: u64,
     tick: u64,
+    pinged_us: u64,
     tcp: Tcp,
     icmp_refused: bool,
 }
@@ -211,13 +214,19 @@ impl Node {
             Phase::Looking | Phase::Stalled => self.config.inquiry_ms,
             Phase::Accused => self.config.suspect_timeout_ms,
         };
-        ms * 1_000 * (1 << inquiry.barren).min(STRETCH_MAX)
+        // Whoever goes on looking for long goes on more quietly.
+        let quiet = match inquiry.silent_rounds {
+            0..=2 => 0,
+            3..=6 => 1,
+            _ => 2,
+        };
+        ms * 1_000 * (1 << inquiry.barren.max(quiet)).min(STRETCH_MAX)
     }
 
     fn arm_inquiry(&mut self, now: Now, subject: NodeId) {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return };
         let tick_us = match inquiry.phase {
-            Phase::Stalled => self.config.inquiry_ms * 1_000,
+            Phase::Stalled => self.config.inquiry_ms * 1_000 * STALLED_TICK_ROUNDS,
             Phase::Looking | Phase::Accused => self.round_us(inquiry) / PINGS_PER_ROUND,
         };
         self.inquiries.timers += 1;
@@ -650,6 +659,7 @@ impl Node {
             until_us: now.mono_us + window_us,
             tick_us: window_us / PINGS_PER_ROUND,
             tick: 0,
+            pinged_us: 0,
             tcp: Tcp::NotTried,
             icmp_refused: false,
         };
@@ -668,14 +678,21 @@ impl Node {
             };
             return self.finish_errand(key, testimony);
         }
-        let Errand { subject, doubt, until_us, tick_us, .. } = *errand;
-        let calls_subject = errand.tick == 1 && errand.tcp == Tcp::NotTried && calls < EXCHANGES_MAX;
+        let Errand { subject, doubt, until_us, tick_us, tick, .. } = *errand;
+        let calls_subject = tick == 1 && errand.tcp == Tcp::NotTried && calls < EXCHANGES_MAX;
         errand.tick += 1;
         if calls_subject {
             errand.tcp = Tcp::Pending;
         }
-        let nonce = self.inquiries.next_nonce();
-        self.check(subject, &Check::Ping { nonce, doubt });
+        // One question serves all that want to know; the first one of each errand is its own.
+        let asked_us = self.errands_about(key.0).map(|(_, errand)| errand.pinged_us).max().unwrap_or_default();
+        if tick == 0 || now.mono_us >= asked_us + tick_us / 2 {
+            let nonce = self.inquiries.next_nonce();
+            self.check(subject, &Check::Ping { nonce, doubt });
+            if let Some(errand) = self.inquiries.errands.get_mut(&key) {
+                errand.pinged_us = now.mono_us;
+            }
+        }
         if calls_subject {
             self.call_for_errand(now, key, subject, until_us);
         }

@@ -92,7 +92,7 @@ struct Errors {
 }
 
 /// Errors about one node that are remembered, at most.
-const ERRORS_MAX: u32 = 32;
+const ERRORS_MAX: u32 = 16;
 /// After this long, half of them are forgiven, in microseconds.
 const ERRORS_HALVED_US: u64 = 60_000_000;
 
