@@ -409,7 +409,8 @@ impl Node {
             }
         } else if denials >= needed && elapsed_us >= round_us * 3 / 4 && inquiry.tcp != Tcp::Pending {
             let silent_rounds = inquiry.silent_rounds + 1;
-            if silent_rounds > self.table.errors_about(subject, now.mono_us) {
+            let is_accused = inquiry.phase == Phase::Accused;
+            if is_accused || silent_rounds > self.table.errors_about(subject, now.mono_us) {
                 return self.advance(now, subject);
             }
             // It was suspected falsely before: others may reach it by another way.
