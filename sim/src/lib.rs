@@ -18,6 +18,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod baseline;
+mod brain;
 pub mod checks;
 pub mod compare;
 pub mod figures;

@@ -2,6 +2,7 @@
 //!
 //! Not here: what a scenario is (`scenario`), and how the figures are made (`figures`).
 
+use gossipd::node::Config;
 use gossipd::record::Status;
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
@@ -69,7 +70,17 @@ pub fn run_plan(plan: &Plan) -> Outcome {
 
 /// Runs `plan`, and tells on standard error what happens when `logs` is set.
 pub fn run_logged(plan: &Plan, logs: bool) -> Outcome {
-    let mut run = Run::new(plan, logs);
+    run_with(plan, plan.profile.config(), logs)
+}
+
+/// Runs `plan` with a fault built into every node.
+#[cfg(feature = "mutants")]
+pub fn run_mutant(plan: &Plan, mutant: gossipd::node::Mutant) -> Outcome {
+    run_with(plan, Config { mutant: Some(mutant), ..plan.profile.config() }, false)
+}
+
+fn run_with(plan: &Plan, config: Config, logs: bool) -> Outcome {
+    let mut run = Run::new(plan, config, logs);
     for (at_us, act) in timeline(plan) {
         run.advance(at_us);
         run.act(&act);
@@ -112,8 +123,9 @@ pub(crate) fn ids(hosts: &[usize]) -> Vec<HostId> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, logs: bool) -> Self {
-        let setup = Setup { seed: plan.seed, network: plan.network.clone(), node: plan.profile.config(), logs };
+    fn new(plan: &'a Plan, config: Config, logs: bool) -> Self {
+        let setup =
+            Setup { seed: plan.seed, network: plan.network.clone(), protocol: plan.protocol, node: config, logs };
         let mut world = World::new(setup);
         world.checks_mut().ask_for(&plan.checks);
         for host in &plan.hosts {

@@ -201,7 +201,7 @@ mod tests {
         for part in ["64 nodes, seed 7", "deaf n7", "≤ 0", "max ", "B/s", "trace     ", "--seed 7\n"] {
             assert!(shown.contains(part), "{part} in:\n{shown}");
         }
-        assert!(text(&foca).contains("--protocol foca"));
+        assert!(text(&foca).contains("--baseline foca"));
         assert!(shown.lines().all(|line| line == line.trim_end()));
     }
 

@@ -6,6 +6,7 @@ use super::file::{Act, CalmFile, Extra, File, NetworkFile, Range, Selector, Star
 use super::select::Cast;
 use super::swizzle;
 use crate::luck::Luck;
+use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Effect, Fault, Flap, HostPlan, Mode, Network, Path, Plan, What};
 
 const MS: u64 = 1_000;
@@ -43,6 +44,7 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
         seed,
         span_us,
         measure_from_us: file.measure_from_s * SECOND_US,
+        protocol: Protocol::Gossipd,
         profile: file.profile,
         idle_faults: file.generate.is_some(),
         checks: file.checks.clone(),

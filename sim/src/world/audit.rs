@@ -4,9 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use gossipd::node::Node;
-
 use super::World;
+use crate::brain::Brain;
 use crate::host::HostId;
 use crate::view::Row;
 
@@ -41,14 +40,14 @@ impl World {
         let depths = node.queue_depths();
         let born = self.truth.born.len();
         let bytes = std::mem::take(&mut self.host_mut(id).second_bytes);
-        for (_, depth) in depths {
-            self.book.queue_max = self.book.queue_max.max(depth);
+        for (_, depth) in &depths {
+            self.book.queue_max = self.book.queue_max.max(*depth);
         }
         self.checks.resources(id, &depths, born, bytes);
     }
 
     pub(super) fn check_mirror(&mut self, id: HostId) {
-        let Some(errors) = self.node(id).map(Node::mirror_errors) else { return };
+        let Some(errors) = self.brain(id).map(Brain::mirror_errors) else { return };
         self.checks.mirror(id, self.now_us, &errors);
     }
 }

@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 
-use gossipd::node::{Command, Node, Start};
+use gossipd::node::{Command, Start};
 use gossipd::record::{NodeId, Role};
 use rand::Rng;
 
 use super::World;
 use super::drive::Happening;
+use crate::brain::Brain;
 use crate::host::{self, Host, HostId};
 use crate::luck::Purpose;
 use crate::plan::{Disk, Effect, Path};
@@ -147,7 +148,7 @@ impl World {
     /// Starts the node on `host`.
     pub fn start(&mut self, id: HostId) {
         self.log(id, || "starts".to_owned());
-        let now_us = self.now_us;
+        let (now_us, protocol, cluster_size) = (self.now_us, self.protocol, self.hosts.len());
         let (cluster, keyring, config, luck) = (self.cluster, self.keyring.clone(), self.config.clone(), self.luck);
         let host = self.host_mut(id);
         host.is_up = true;
@@ -165,7 +166,7 @@ impl World {
             contacts: host.contacts.iter().chain(&host.peers).copied().collect(),
             config,
         };
-        let node = Node::new(start, now);
+        let node = Brain::new(protocol, start, cluster_size, now);
         let view = View::new(node.revision());
         host.node = Some(node);
         self.living += 1;

@@ -32,11 +32,12 @@ use self::exchange::Call;
 use self::queue::Queue;
 use self::truth::Truth;
 pub use self::truth::{Book, Counts, Watch};
+use crate::brain::Brain;
 use crate::checks::Checks;
 use crate::host::{Host, HostId, Totals};
 use crate::luck::{Luck, Purpose};
 use crate::net::Net;
-use crate::outcome::StatusChange;
+use crate::outcome::{Protocol, StatusChange};
 use crate::plan::Network;
 use crate::trace::Trace;
 use crate::view::Row;
@@ -55,6 +56,8 @@ pub struct Setup {
     pub seed: u64,
     /// The network.
     pub network: Network,
+    /// What runs on every host.
+    pub protocol: Protocol,
     /// The constants of every node.
     pub node: Config,
     /// Tells on standard error what happens.
@@ -64,7 +67,7 @@ pub struct Setup {
 impl Setup {
     /// The `lan` profile on a faultless network.
     pub fn new(seed: u64) -> Self {
-        Self { seed, network: Network::lan(), node: Config::lan(), logs: false }
+        Self { seed, network: Network::lan(), protocol: Protocol::Gossipd, node: Config::lan(), logs: false }
     }
 }
 
@@ -85,6 +88,7 @@ pub struct Sent {
 
 /// Machines, the network between them, and virtual time.
 pub struct World {
+    protocol: Protocol,
     config: Config,
     cluster: ClusterId,
     keyring: Keyring,
@@ -117,7 +121,7 @@ pub struct World {
 impl World {
     /// An empty world at time 0.
     pub fn new(setup: Setup) -> Self {
-        let Setup { seed, network, node, logs } = setup;
+        let Setup { seed, network, protocol, node, logs } = setup;
         let luck = Luck::new(seed);
         let mut names = luck.stream(Purpose::Names);
         let mut cluster = [0; 16];
@@ -127,7 +131,8 @@ impl World {
         #[expect(clippy::expect_used, reason = "one key, which is the primary")]
         let keyring = Keyring::new(1, [(1, key)]).expect("a ring of one key");
         Self {
-            checks: Checks::new(&node),
+            checks: Checks::new(&node, protocol),
+            protocol,
             config: node,
             cluster: ClusterId::from_bytes(cluster),
             keyring,
@@ -183,8 +188,12 @@ impl World {
         self.host(host).node.is_some()
     }
 
-    /// The node on `host`, if one runs there.
+    /// The production node on `host`, if one runs there.
     pub fn node(&self, host: HostId) -> Option<&Node> {
+        self.brain(host)?.gossipd()
+    }
+
+    fn brain(&self, host: HostId) -> Option<&Brain> {
         self.host(host).node.as_ref()
     }
 

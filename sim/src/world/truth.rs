@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use gossipd::node::{Degraded, Event, Identity, Member, Node};
+use gossipd::node::{Degraded, Event, Identity, Member};
 use gossipd::record::{NodeId, Status};
 
 use super::World;
+use crate::brain::Brain;
 use crate::checks::Step;
 use crate::host::{HostId, address_number};
 use crate::outcome::{CHANGES_MAX, StatusChange};
@@ -251,7 +252,7 @@ impl World {
     pub(super) fn follow_start(&mut self, host: HostId, view: View) {
         let target = self.host_mut(host);
         target.view = view;
-        target.identity = target.node.as_ref().map(Node::identity);
+        target.identity = target.node.as_ref().map(Brain::identity);
         let (number, identity) = (target.number, target.identity);
         if let Some(identity) = identity {
             self.close_watches(number);
@@ -281,7 +282,7 @@ impl World {
     pub(super) fn follow_identity(&mut self, host: HostId) {
         let now_us = self.now_us;
         let target = self.host(host);
-        let identity = target.node.as_ref().map(Node::identity);
+        let identity = target.node.as_ref().map(Brain::identity);
         if identity == target.identity {
             return;
         }
@@ -469,7 +470,7 @@ impl World {
         if row.identity.generation != generation || row.incarnation <= known {
             return;
         }
-        let members = self.host(born.host).node.as_ref().map(Node::members).unwrap_or_default();
+        let members = self.host(born.host).node.as_ref().map(Brain::members).unwrap_or_default();
         let own = members.iter().find(|member| member.swim.identity == row.identity);
         let incarnation = own.map(|own| own.swim.incarnation);
         // A life that is over cannot be asked any more.
