@@ -34,7 +34,7 @@ rules! {
     M2: "a life never falls at an observer, nor an incarnation within it",
     M3: "nobody holds an incarnation that its subject never had",
     M4: "a running node never lists itself as down",
-    M5: "an address has one active node at any observer",
+    M5: "an address has one active node at any observer, two seconds after a change of hands",
     M6: "the event stream, folded, equals the listing",
     M7: "every listed life was really born",
     M8: "bytes of strangers change nothing",

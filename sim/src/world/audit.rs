@@ -23,6 +23,7 @@ impl World {
         let host = self.host(id);
         let Some(node) = &host.node else { return };
         let members = node.members();
+        let own = members.iter().find(|member| member.swim.identity.id == host.node_id).map(|own| own.status);
         let theirs: BTreeMap<_, _> = members
             .iter()
             .filter(|member| member.swim.identity.id != host.node_id)
@@ -31,6 +32,7 @@ impl World {
         let wrong = theirs.iter().find(|(number, row)| host.view.get(**number).map(Row::told) != Some(row.told()));
         let folded = wrong.is_none() && host.view.iter().count() == theirs.len();
         let (born, members, swim_errors) = (self.truth.born.len(), members.len(), host.totals().swim_errors);
+        self.checks.own(id, own);
         self.checks.listing(id, folded, born, members, swim_errors);
     }
 

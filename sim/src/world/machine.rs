@@ -1,5 +1,4 @@
-//! What may befall a machine: its node starts, ends, is stopped and goes on, moves; and the bytes that strangers throw
-//! at it.
+//! What may befall a machine: its node starts, ends, is stopped and goes on, moves.
 //!
 //! Not here: when, and to whom (`plan`, `run`).
 
@@ -170,6 +169,7 @@ impl World {
         let view = View::new(node.revision());
         host.node = Some(node);
         self.living += 1;
+        self.living_peak = self.living_peak.max(self.living);
         self.follow_start(id, view);
         self.set_alarm(id);
     }
@@ -273,33 +273,6 @@ impl World {
 
     pub(crate) fn end_net(&mut self, id: u64) {
         self.net.end(id);
-    }
-
-    // ---- strangers -----------------------------------------------------------------------------------------------
-
-    /// Delivers `bytes` to the node on `host` at this very moment, whoever made them.
-    pub fn inject(&mut self, host: HostId, mut bytes: Vec<u8>) {
-        self.trace.bytes(&bytes);
-        self.with_node(host, |node, now| node.handle_datagram(now, &mut bytes));
-    }
-
-    /// As [`World::inject`], and checks that nothing comes of it.
-    pub(crate) fn inject_foreign(&mut self, fault: u64, host: HostId, bytes: Vec<u8>) {
-        if self.lives(host) {
-            self.trace.bytes(&bytes);
-            self.hit(Some(fault));
-            self.take_mangled(host, bytes);
-        }
-    }
-
-    /// From now on, keeps copies of the datagrams that are delivered to `host`.
-    pub fn tap(&mut self, host: HostId) {
-        self.host_mut(host).tap = Some(Vec::new());
-    }
-
-    /// What the tap of `host` has caught since it was asked last.
-    pub fn tapped(&mut self, host: HostId) -> Vec<Vec<u8>> {
-        self.host_mut(host).tap.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     // ---- addresses -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 //! * `drive`: nodes are given their inputs, and what they ask for is carried out;
 //! * `exchange`: connections, segment by segment;
 //! * `machine`: starting, stopping, stopping for a while, and whatever else befalls a host;
+//! * `strangers`: bytes that nobody of the cluster sends;
 //! * `audit`: looks at whole nodes;
 //! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
 //!
@@ -17,6 +18,7 @@ mod drive;
 mod exchange;
 mod machine;
 mod queue;
+mod strangers;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -49,6 +51,17 @@ pub const TAPPED_MAX: usize = 4_096;
 /// Bytes of IPv4 and UDP headers around each datagram.
 pub const HEADER_BYTES: u64 = 28;
 
+/// What becomes of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// There is none.
+    Off,
+    /// Standard error.
+    Told,
+    /// It is written and thrown away: to see that writing it changes nothing.
+    Discarded,
+}
+
 /// What a world is made from.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -60,14 +73,14 @@ pub struct Setup {
     pub protocol: Protocol,
     /// The constants of every node.
     pub node: Config,
-    /// Tells on standard error what happens.
-    pub logs: bool,
+    /// Whether to tell what happens.
+    pub logs: Logs,
 }
 
 impl Setup {
     /// The `lan` profile on a faultless network.
     pub fn new(seed: u64) -> Self {
-        Self { seed, network: Network::lan(), protocol: Protocol::Gossipd, node: Config::lan(), logs: false }
+        Self { seed, network: Network::lan(), protocol: Protocol::Gossipd, node: Config::lan(), logs: Logs::Off }
     }
 }
 
@@ -94,7 +107,7 @@ pub struct World {
     keyring: Keyring,
     luck: Luck,
     net: Net,
-    logs: bool,
+    logs: Logs,
 
     now_us: u64,
     queue: Queue<Happening>,
@@ -106,6 +119,8 @@ pub struct World {
     calls: BTreeMap<u64, Call>,
     call_count: u64,
     living: u64,
+    /// The most that ran at once since it was asked last.
+    living_peak: u64,
 
     trace: Trace,
     checks: Checks,
@@ -147,6 +162,7 @@ impl World {
             calls: BTreeMap::new(),
             call_count: 0,
             living: 0,
+            living_peak: 0,
             trace: Trace::default(),
             truth: Truth::default(),
             book: Book::default(),
@@ -181,6 +197,11 @@ impl World {
     /// How many.
     pub const fn living_count(&self) -> u64 {
         self.living
+    }
+
+    /// The most that ran at once since this was asked last.
+    pub(crate) const fn take_living_peak(&mut self) -> u64 {
+        std::mem::replace(&mut self.living_peak, self.living)
     }
 
     /// Whether a node runs on `host` now.
@@ -317,16 +338,15 @@ impl World {
     }
 
     fn log(&self, host: HostId, what: impl FnOnce() -> String) {
-        if self.logs {
+        if self.logs == Logs::Off {
+            return;
+        }
+        let (s, us) = (self.now_us / 1_000_000, self.now_us % 1_000_000);
+        let line = format!("{s:>6}.{us:06} {host:<6} {}", what());
+        if self.logs == Logs::Told {
             use std::io::Write;
             // Nothing to be done if standard error is gone.
-            let _ = writeln!(
-                std::io::stderr(),
-                "{:>6}.{:06} {host:<6} {}",
-                self.now_us / 1_000_000,
-                self.now_us % 1_000_000,
-                what()
-            );
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 

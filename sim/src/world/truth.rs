@@ -16,6 +16,8 @@ use crate::view::{Row, View};
 
 /// A host counts as healthy this long after its last fault ended, in microseconds.
 pub(super) const RECOVERY_US: u64 = 10_000_000;
+/// How long an observer may list two active nodes at one address, in microseconds.
+const DOUBLE_US: u64 = 2_000_000;
 /// In larger worlds the first appearances of nodes are not kept.
 const FIRST_KEPT_MAX: usize = 64;
 
@@ -45,6 +47,8 @@ pub(super) struct Truth {
     /// Rows of running observers that say the truth.
     right: usize,
     suspects: usize,
+    /// Pairs that an observer lists as active at one address, and since when.
+    doubles: BTreeMap<(HostId, usize, usize), u64>,
 }
 
 impl Truth {
@@ -442,6 +446,8 @@ impl World {
                 other.filter(active).is_some_and(|other| other.identity.addr == row.identity.addr)
             })
         });
+        self.note_double(observer, number, doubled);
+        let Some(born) = self.truth.born.get(number) else { return };
         let step = Step {
             at_us: self.now_us,
             observer,
@@ -461,6 +467,36 @@ impl World {
                 && self.host(observer).is_healthy(self.now_us),
         };
         self.checks.step(&step);
+    }
+
+    fn note_double(&mut self, observer: HostId, number: usize, doubled: Option<usize>) {
+        let now_us = self.now_us;
+        let doubles = &mut self.truth.doubles;
+        let pair = doubled.map(|other| (observer, number.min(other), number.max(other)));
+        if !doubles.is_empty() {
+            doubles.retain(|key, _| {
+                let (who, one, other) = *key;
+                who != observer || (one != number && other != number) || Some(*key) == pair
+            });
+        }
+        if let Some(pair) = pair {
+            doubles.entry(pair).or_insert(now_us);
+        }
+    }
+
+    /// Looks for pairs at one address that should be told apart by now: a newcomer may have taken the address of a node
+    /// whose death is not known yet.
+    pub(crate) fn check_doubles(&mut self) {
+        let now_us = self.now_us;
+        let late = self.truth.doubles.extract_if(.., |_, since_us| now_us - *since_us > DOUBLE_US);
+        for ((observer, one, other), since_us) in late.collect::<Vec<_>>() {
+            let place = |number: usize| self.truth.born.get(number).map(|born| born.host);
+            if let (Some(one), Some(other), true) =
+                (place(one), place(other), self.lives(observer) && self.is_healthy(observer))
+            {
+                self.checks.doubled(observer, [one, other], now_us - since_us);
+            }
+        }
     }
 
     /// Somebody speaks of a higher incarnation than is known: ask the subject itself.
