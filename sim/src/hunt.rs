@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::anyhow;
 use clap::Args;
-use gossip_sim::mutants::{Trap, hunt, trap};
+use gossip_sim::mutants::{Hunt, Trap, hunt, trap};
 use gossip_sim::outcome::Verdict;
 use gossipd::node::Mutant;
 use rayon::prelude::*;
@@ -18,6 +18,9 @@ pub(crate) struct Flags {
     /// Seeds until a mutant counts as having survived
     #[arg(long, default_value_t = 200)]
     seeds: u64,
+    /// Names all that each mutant broke on the way
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// Hunts all of them; a mutant that survives is a checker that checks nothing.
@@ -29,7 +32,8 @@ pub(crate) fn mutants(flags: &Flags, out: &mut impl Write) -> anyhow::Result<u8>
     for (mutant, caught) in found {
         let Trap { scenario, by } = trap(mutant);
         let word = mutant.word();
-        match caught.map_err(|error| anyhow!(error))? {
+        let Hunt { caught, also } = caught.map_err(|error| anyhow!(error))?;
+        match caught {
             Some((seed, words)) => {
                 writeln!(out, "✓ {word:<18} {by:<22} {scenario:<12} seed {seed:<4} {words}")?;
             }
@@ -37,6 +41,9 @@ pub(crate) fn mutants(flags: &Flags, out: &mut impl Write) -> anyhow::Result<u8>
                 survivors += 1;
                 writeln!(out, "✗ {word:<18} {by:<22} {scenario:<12} SURVIVED {} seeds", flags.seeds)?;
             }
+        }
+        if flags.verbose && !also.is_empty() {
+            writeln!(out, "  it also broke {}", also.into_iter().collect::<Vec<_>>().join(" "))?;
         }
     }
     writeln!(out, "{} mutants, {survivors} survived", chosen.len())?;

@@ -3,6 +3,8 @@
 //!
 //! Not here: what the faults do (`gossipd::node::Mutant`).
 
+use std::collections::BTreeSet;
+
 use gossipd::node::Mutant;
 
 use crate::outcome::Outcome;
@@ -39,21 +41,34 @@ pub const fn trap(mutant: Mutant) -> Trap {
     Trap { scenario, by }
 }
 
-/// The seed with which the trap of `mutant` snapped first, and what it said.
+/// How a hunt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hunt {
+    /// The seed with which the trap snapped, and what it said.
+    pub caught: Option<(u64, String)>,
+    /// All other checks and bounds that the mutant broke on the way.
+    pub also: BTreeSet<String>,
+}
+
+/// Runs `mutant` through its trap's scenario until the trap snaps.
 ///
 /// # Errors
 /// The scenario of the trap does not make sense.
-pub fn hunt(mutant: Mutant, seeds: u64) -> Result<Option<(u64, String)>, String> {
+pub fn hunt(mutant: Mutant, seeds: u64) -> Result<Hunt, String> {
     let Trap { scenario, by } = trap(mutant);
     let (scenario, variant) = catalogue::find(scenario)?;
     let variant = variant.unwrap_or_else(|| scenario.default_variant());
+    let mut also = BTreeSet::new();
     for seed in 1..=seeds {
         let outcome = run_mutant(&scenario.plan(&variant, seed)?, mutant);
+        let checks = outcome.checks.iter().filter(|check| check.failed > 0).map(|check| &check.name);
+        let bounds = outcome.expectations.iter().filter(|one| !one.holds).map(|one| &one.name);
+        also.extend(checks.chain(bounds).filter(|name| *name != by).cloned());
         if let Some(words) = snapped(&outcome, by) {
-            return Ok(Some((seed, words)));
+            return Ok(Hunt { caught: Some((seed, words)), also });
         }
     }
-    Ok(None)
+    Ok(Hunt { caught: None, also })
 }
 
 /// What the check or bound of that name complains of.

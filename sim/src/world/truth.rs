@@ -488,8 +488,12 @@ impl World {
     /// whose death is not known yet.
     pub(crate) fn check_doubles(&mut self) {
         let now_us = self.now_us;
-        let late = self.truth.doubles.extract_if(.., |_, since_us| now_us - *since_us > DOUBLE_US);
-        for ((observer, one, other), since_us) in late.collect::<Vec<_>>() {
+        let (late, fresh) = std::mem::take(&mut self.truth.doubles)
+            .into_iter()
+            .partition(|(_, since_us)| now_us - since_us > DOUBLE_US);
+        self.truth.doubles = fresh;
+        let late: BTreeMap<_, _> = late;
+        for ((observer, one, other), since_us) in late {
             let place = |number: usize| self.truth.born.get(number).map(|born| born.host);
             if let (Some(one), Some(other), true) =
                 (place(one), place(other), self.lives(observer) && self.is_healthy(observer))
