@@ -23,17 +23,17 @@ pub struct Trap {
 /// The trap of each mutant.
 pub const fn trap(mutant: Mutant) -> Trap {
     let (scenario, by) = match mutant {
-        Mutant::Resurrect => ("S4@16", "M1"),
-        Mutant::OlderIncarnation => ("S17@20pc", "M2"),
+        Mutant::Resurrect => ("S10@16", "M1"),
+        Mutant::OlderIncarnation => ("S8", "M2"),
         Mutant::SkipEvent => ("S2@25", "Events"),
-        Mutant::SelfDown => ("S17@20pc", "M4"),
+        Mutant::SelfDown => ("S8", "M4"),
         Mutant::LongDatagram => ("S32@100", "Q1"),
-        Mutant::NoWitnesses => ("S17@20pc", "false_downs"),
-        Mutant::NoRefutation => ("S17@20pc", "false_downs"),
+        Mutant::NoWitnesses => ("S9", "false_downs"),
+        Mutant::NoRefutation => ("S8", "downs_per_pair_max"),
         Mutant::NeverIsolated => ("S5@16", "D7"),
         Mutant::NoPatience => ("S20@5s", "false_downs"),
         Mutant::RestlessGossip => ("S1@16-2min", "wire_bytes_per_node_s"),
-        Mutant::DeafToGoodbyes => ("S3@25", "leave_missed"),
+        Mutant::DeafToGoodbyes => ("S3@25", "leave_max_us"),
         Mutant::NoHealing => ("S4@16", "Calm"),
         Mutant::TrustForged => ("S39", "M8"),
         Mutant::Blind => ("S2@25", "D1"),

@@ -203,7 +203,12 @@ fn over_time(timeline: &Timeline, pair: &Pair<'_>) -> String {
     let keys = "<p class=\"legend\"><span><svg class=\"key\" viewBox=\"0 0 12 8\"><rect class=\"alarm-down\" width=\"12\" \
                 height=\"8\"/></svg>listed down</span><span><svg class=\"key\" viewBox=\"0 0 12 8\"><rect \
                 class=\"alarm-suspect\" width=\"12\" height=\"8\"/></svg>suspected</span></p>";
-    out.push_str(&figure("False alarms", keys, &charts::alarms(timeline, pair), &note));
+    let alarms = |outcome: &Outcome| figures::alarms(outcome);
+    if pair.each().all(|(_, _, outcome)| alarms(outcome).suspect + alarms(outcome).down == 0) {
+        out.push_str(&format!("<h3>False alarms</h3>\n<p class=\"note\">None. {note}</p>\n"));
+    } else {
+        out.push_str(&figure("False alarms", keys, &charts::alarms(timeline, pair), &note));
+    }
     if pair.each().any(|(_, _, outcome)| !outcome.seconds.is_empty()) {
         let note =
             "Datagrams with their IP and UDP headers, and the bytes of exchanges, divided by the nodes that ran.";
@@ -264,7 +269,7 @@ fn matrices(pair: &Pair<'_>) -> String {
         ));
         for (series, name, outcome) in pair.each() {
             let all = &outcome.matrices;
-            let same = all.iter().find(|other| other.label == ours.label).or_else(|| all.get(n));
+            let same = all.iter().find(|other| other.at_us == ours.at_us).or_else(|| all.get(n));
             if let Some(found) = if series == 0 { Some(ours) } else { same } {
                 let late = if found.at_us == ours.at_us {
                     String::new()
