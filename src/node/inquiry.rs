@@ -397,7 +397,7 @@ impl Node {
             }
         } else if is_refused_here && refusals >= needed {
             // The word that it is leaving may be on its way.
-            let wait_us = if inquiry.phase == Phase::Looking { refused_us / 4 } else { refused_us };
+            let wait_us = if inquiry.phase == Phase::Looking { refused_us / 2 } else { refused_us };
             if elapsed_us >= wait_us {
                 self.advance(now, subject);
             }
