@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::outcome::{CheckResult, Detection, Expectation, FaultLane, Outcome, Protocol, Verdict};
+use crate::outcome::{CheckResult, Detection, Expectation, FaultLane, Outcome, Verdict};
 use crate::plan::Bound;
 use crate::run::Run;
 use crate::world::{Counts, HEADER_BYTES, Sent, Watch, World};
@@ -42,7 +42,7 @@ pub(crate) fn conclude(run: Run<'_>) -> Outcome {
         scenario: plan.scenario.clone(),
         about: plan.about.clone(),
         seed: plan.seed,
-        protocol: Protocol::Gossipd,
+        protocol: plan.protocol,
         nodes: plan.hosts.len(),
         span_us: plan.span_us,
         trace: world.trace().to_string(),

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use gossipd::node::{ExchangeError, ExchangeId, Identity, Node, Now, Peer, Stats};
+use gossipd::node::{ExchangeError, ExchangeId, Identity, Now, Peer, Stats};
 use gossipd::record::{Availability, NodeId, NodeRecord, Role};
 
+use crate::brain::Brain;
 use crate::view::View;
 
 /// The wall clock at virtual time zero, in milliseconds since the Unix epoch.
@@ -124,7 +125,7 @@ pub(crate) struct Host {
     pub(crate) peers: Vec<SocketAddr>,
     /// Counts its lives; what was begun in an earlier one is void.
     pub(crate) life: u64,
-    pub(crate) node: Option<Node>,
+    pub(crate) node: Option<Brain>,
     /// Its identity, as of its last input.
     pub(crate) identity: Option<Identity>,
     /// The present life's events folded; of the last one while there is none.

@@ -10,6 +10,7 @@
 //! * [`host`]: one machine: its disk, its clock, its buffer, and the node that runs on it now;
 //! * [`view`]: what one node's events amount to, checked step by step;
 //! * [`checks`], [`trace`], [`luck`]: the properties, the hash, the random streams;
+//! * [`aggregate`]: what many runs amount to;
 //! * [`figures`], [`outcome`]: what a run amounts to; [`report`], [`compare`]: how it is shown;
 //! * [`shrink`]: less of a plan that fails; [`baseline`]: foca as it comes, to compare with.
 //!
@@ -17,12 +18,16 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod aggregate;
 pub mod baseline;
+mod brain;
 pub mod checks;
 pub mod compare;
 pub mod figures;
 pub mod host;
 pub mod luck;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod net;
 pub mod outcome;
 pub mod plan;

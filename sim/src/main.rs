@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+#[cfg(feature = "mutants")]
+mod hunt;
+mod show;
 mod sweep;
 mod text;
 
@@ -10,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use clap::{Parser, Subcommand};
-use gossip_sim::Plan;
-use gossip_sim::outcome::{Outcome, Verdict};
+use clap::{Parser, Subcommand, ValueEnum};
+use gossip_sim::outcome::{Outcome, Protocol, Verdict};
 use gossip_sim::run::run_logged;
 use gossip_sim::scenario::catalogue;
 use gossip_sim::shrink::shrink;
+use gossip_sim::world::Logs;
+use gossip_sim::{Plan, report};
 
 const EXIT_CODES: &str = "\
 Exit codes, the worst of all runs:
@@ -31,6 +35,21 @@ Exit codes, the worst of all runs:
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// What may run instead of gossipd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Baseline {
+    /// foca as it comes, with its own presets
+    Foca,
+}
+
+/// The protocol that is meant.
+pub(crate) const fn protocol(baseline: Option<Baseline>) -> Protocol {
+    match baseline {
+        Some(Baseline::Foca) => Protocol::Foca,
+        None => Protocol::Gossipd,
+    }
 }
 
 #[derive(Subcommand)]
@@ -50,12 +69,8 @@ enum Command {
         /// Decides every chance of the run
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Writes the outcome there, as JSON
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// Tells each event on standard error
-        #[arg(long)]
-        logs: bool,
+        #[command(flatten)]
+        how: How,
     },
     /// Run many scenarios with many seeds
     #[command(after_help = EXIT_CODES)]
@@ -67,18 +82,27 @@ enum Command {
         /// Decides every chance of the run
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Runs this instead of gossipd
+        #[arg(long)]
+        baseline: Option<Baseline>,
     },
     /// Run a plan from a file
     #[command(after_help = EXIT_CODES)]
     Replay {
         /// What `plan` or `shrink` wrote
         file: PathBuf,
-        /// Writes the outcome there, as JSON
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// Tells each event on standard error
-        #[arg(long)]
-        logs: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Run scenarios with gossipd and with foca, and write one page on both
+    #[command(after_help = EXIT_CODES)]
+    Report(show::ReportFlags),
+    /// Print the figures of two files of outcomes side by side
+    Compare {
+        /// What `run`, `sweep` or `report` wrote with `--json`
+        before: PathBuf,
+        /// Another one
+        after: PathBuf,
     },
     /// Make a failing plan smaller, as long as it fails in the same way, and print it
     Shrink {
@@ -96,6 +120,25 @@ enum Command {
     Verify(sweep::VerifyFlags),
     /// Say how fast the simulator is
     Bench(bench::Flags),
+    /// Build faults into the nodes, one at a time, and say which check or bound finds each
+    #[cfg(feature = "mutants")]
+    Mutants(hunt::Flags),
+}
+
+#[derive(clap::Args)]
+struct How {
+    /// Runs this instead of gossipd
+    #[arg(long)]
+    baseline: Option<Baseline>,
+    /// Writes the outcome there, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Tells each event on standard error
+    #[arg(long)]
+    logs: bool,
+    /// Names the checkers that had nothing to look at
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// The exit code of a verdict.
@@ -108,10 +151,11 @@ const fn code(verdict: Verdict) -> u8 {
     }
 }
 
-fn plan_of(name: &str, seed: u64) -> anyhow::Result<Plan> {
+fn plan_of(name: &str, seed: u64, protocol: Protocol) -> anyhow::Result<Plan> {
     let (scenario, variant) = catalogue::find(name).map_err(|error| anyhow!(error))?;
     let variant = variant.unwrap_or_else(|| scenario.default_variant());
-    scenario.plan(&variant, seed).map_err(|error| anyhow!(error))
+    let plan = scenario.plan(&variant, seed).map_err(|error| anyhow!(error))?;
+    Ok(Plan { protocol, ..plan })
 }
 
 fn plan_from(path: &Path) -> anyhow::Result<Plan> {
@@ -125,15 +169,13 @@ fn write_json(path: Option<&Path>, outcome: &Outcome) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn run(plan: &Plan, again: &str, json: Option<&Path>, logs: bool, out: &mut impl Write) -> anyhow::Result<u8> {
-    let outcome = run_logged(plan, logs);
-    write_json(json, &outcome)?;
-    writeln!(out, "{}", text::outcome(&outcome))?;
-    if outcome.verdict != Verdict::Passed {
-        writeln!(out, "again: {again}")?;
+fn run(plan: &Plan, how: &How, out: &mut impl Write) -> anyhow::Result<u8> {
+    let outcome = run_logged(plan, if how.logs { Logs::Told } else { Logs::Off });
+    write_json(how.json.as_deref(), &outcome)?;
+    write!(out, "{}", report::text(&outcome))?;
+    if how.verbose {
+        writeln!(out, "had nothing to look at: {}", report::idle_checks([&outcome]).join(" "))?;
     }
-    let passed = u8::from(outcome.verdict == Verdict::Passed);
-    writeln!(out, "{passed} passed, {} failed", 1 - passed)?;
     Ok(code(outcome.verdict))
 }
 
@@ -151,7 +193,7 @@ fn list(out: &mut impl Write) -> anyhow::Result<u8> {
 
 fn small(name: &str, seed: u64, file: Option<&Path>, out: &mut impl Write) -> anyhow::Result<u8> {
     let path = Path::new(name);
-    let plan = if path.exists() { plan_from(path)? } else { plan_of(name, seed)? };
+    let plan = if path.exists() { plan_from(path)? } else { plan_of(name, seed, Protocol::Gossipd)? };
     let mut told = |plan: &Plan, runs: usize| {
         let (hosts, faults) = (plan.hosts.len(), plan.faults.len());
         // Progress is a courtesy.
@@ -177,22 +219,25 @@ fn main_inner(cli: Cli, out: &mut impl Write) -> anyhow::Result<u8> {
     match cli.command {
         Command::List => list(out),
         Command::Show { name } => {
-            write!(out, "{}", text::plan(&plan_of(&name, 1)?))?;
+            write!(out, "{}", text::plan(&plan_of(&name, 1, Protocol::Gossipd)?))?;
             Ok(0)
         }
-        Command::Run { name, seed, json, logs } => {
-            let again = format!("gossip-sim run {name} --seed {seed}");
-            run(&plan_of(&name, seed)?, &again, json.as_deref(), logs, out)
-        }
+        Command::Run { name, seed, how } => run(&plan_of(&name, seed, protocol(how.baseline))?, &how, out),
         Command::Sweep(flags) => sweep::sweep(&flags, out),
-        Command::Plan { name, seed } => {
-            write!(out, "{}", plan_of(&name, seed)?.to_toml().context("the plan as TOML")?)?;
+        Command::Plan { name, seed, baseline } => {
+            let plan = plan_of(&name, seed, protocol(baseline))?;
+            write!(out, "{}", plan.to_toml().context("the plan as TOML")?)?;
             Ok(0)
         }
-        Command::Replay { file, json, logs } => {
-            let again = format!("gossip-sim replay {}", file.display());
-            run(&plan_from(&file)?, &again, json.as_deref(), logs, out)
+        Command::Replay { file, how } => {
+            let plan = plan_from(&file)?;
+            let protocol = how.baseline.map_or(plan.protocol, |baseline| protocol(Some(baseline)));
+            run(&Plan { protocol, ..plan }, &how, out)
         }
+        Command::Report(flags) => show::report(&flags, out),
+        Command::Compare { before, after } => show::compare_files(&before, &after, out),
+        #[cfg(feature = "mutants")]
+        Command::Mutants(flags) => hunt::mutants(&flags, out),
         Command::Shrink { name, seed, out: file } => small(&name, seed, file.as_deref(), out),
         Command::Verify(flags) => sweep::verify(&flags, out),
         Command::Bench(flags) => bench::bench(&flags, out),

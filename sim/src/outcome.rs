@@ -8,10 +8,11 @@ use gossipd::record::Status;
 use serde::{Deserialize, Serialize};
 
 /// Which protocol ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// The production node.
+    #[default]
     Gossipd,
     /// foca as it comes, with its own presets and nothing around it.
     Foca,

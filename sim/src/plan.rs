@@ -5,6 +5,8 @@
 use gossipd::node::Config;
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Protocol;
+
 /// A million: the whole of a part given in parts per million.
 pub const PPM: u32 = 1_000_000;
 
@@ -346,6 +348,9 @@ pub struct Plan {
     pub span_us: u64,
     /// Figures of traffic and changes count from here, in virtual microseconds.
     pub measure_from_us: u64,
+    /// What runs on every host.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: Protocol,
     /// Constants of the nodes.
     pub profile: Profile,
     /// A fault may hit nothing: it was made by chance, or others may have been before it.

@@ -2,8 +2,8 @@
 //!
 //! Not here: what a scenario is (`scenario`), and how the figures are made (`figures`).
 
+use gossipd::node::Config;
 use gossipd::record::Status;
-use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 
 use crate::figures;
@@ -11,7 +11,7 @@ use crate::host::{BUFFER_BYTES, HostId};
 use crate::luck::Luck;
 use crate::outcome::{Matrix, Outcome, Second};
 use crate::plan::{Fault, Mode, Plan, What};
-use crate::world::{Sent, Setup, World};
+use crate::world::{Logs, Sent, Setup, World};
 
 const SECOND_US: u64 = 1_000_000;
 /// How exactly agreement is found, in microseconds.
@@ -64,12 +64,22 @@ pub(crate) struct Run<'a> {
 
 /// Runs `plan`.
 pub fn run_plan(plan: &Plan) -> Outcome {
-    run_logged(plan, false)
+    run_logged(plan, Logs::Off)
 }
 
-/// Runs `plan`, and tells on standard error what happens when `logs` is set.
-pub fn run_logged(plan: &Plan, logs: bool) -> Outcome {
-    let mut run = Run::new(plan, logs);
+/// Runs `plan`, and tells what happens as `logs` says.
+pub fn run_logged(plan: &Plan, logs: Logs) -> Outcome {
+    run_with(plan, plan.profile.config(), logs)
+}
+
+/// Runs `plan` with a fault built into every node.
+#[cfg(feature = "mutants")]
+pub fn run_mutant(plan: &Plan, mutant: gossipd::node::Mutant) -> Outcome {
+    run_with(plan, Config { mutant: Some(mutant), ..plan.profile.config() }, Logs::Off)
+}
+
+fn run_with(plan: &Plan, config: Config, logs: Logs) -> Outcome {
+    let mut run = Run::new(plan, config, logs);
     for (at_us, act) in timeline(plan) {
         run.advance(at_us);
         run.act(&act);
@@ -112,8 +122,9 @@ pub(crate) fn ids(hosts: &[usize]) -> Vec<HostId> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, logs: bool) -> Self {
-        let setup = Setup { seed: plan.seed, network: plan.network.clone(), node: plan.profile.config(), logs };
+    fn new(plan: &'a Plan, config: Config, logs: Logs) -> Self {
+        let setup =
+            Setup { seed: plan.seed, network: plan.network.clone(), protocol: plan.protocol, node: config, logs };
         let mut world = World::new(setup);
         world.checks_mut().ask_for(&plan.checks);
         for host in &plan.hosts {
@@ -248,7 +259,9 @@ impl<'a> Run<'a> {
         if now_us + 10 * SECOND_US <= self.plan.span_us {
             self.tail_from = sent;
         }
-        self.world.checks_mut().second(second.datagrams, second.running);
+        let peak = self.world.take_living_peak();
+        self.world.checks_mut().second(second.datagrams, peak);
+        self.world.check_doubles();
         self.seconds.push(second);
         self.convergence.push((now_us, self.world.convergence_ppm()));
         let hosts: Vec<_> = self.world.hosts().collect();
@@ -298,7 +311,7 @@ impl<'a> Run<'a> {
             What::Kill { .. } | What::Crash { .. } | What::Leave => self.set_life(fault, on),
             What::Net { path, effect } if on => self.world.begin_net(fault.id, path, *effect),
             What::Net { .. } => self.world.end_net(fault.id),
-            What::Noise { .. } => {}
+            What::Noise { .. } => ids(&fault.hosts).into_iter().for_each(|host| self.world.tap(host)),
             _ => {
                 for host in ids(&fault.hosts) {
                     self.set_machine(fault, host, on);
@@ -377,17 +390,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Garbage, of any length, now and then with the right first byte.
     fn noise(&mut self, n: usize) {
         let on = self.active.get(n).copied().unwrap_or_default();
         let Some((fault, rng)) = self.plan.faults.get(n).zip(self.noise.get_mut(n)).filter(|_| on) else { return };
         for host in ids(&fault.hosts) {
-            let mut bytes = vec![0; (rng.next_u32() % 1_400) as usize];
-            rng.fill_bytes(&mut bytes);
-            if rng.next_u32().is_multiple_of(2) {
-                bytes.iter_mut().take(1).for_each(|byte| *byte = 1);
-            }
-            self.world.inject_foreign(fault.id, host, bytes);
+            self.world.throw(fault.id, host, rng);
         }
     }
 
@@ -409,10 +416,22 @@ impl<'a> Run<'a> {
         let rows = hosts.iter().map(|observer| hosts.iter().map(|subject| letter(*observer, *subject)).collect());
         self.matrices.push(Matrix {
             at_us: self.world.now_us(),
-            label: format!("at {} s", self.world.now_us() / SECOND_US),
+            label: self.phase().to_owned(),
             rows: rows.collect(),
             hosts: hosts.iter().map(|host| host.index()).collect(),
         });
+    }
+
+    /// Where the run is, in words.
+    fn phase(&self) -> &'static str {
+        let now_us = self.world.now_us();
+        let begins_us = self.plan.faults.iter().map(|fault| fault.at_us).min();
+        match begins_us {
+            None => "without any fault",
+            Some(begins_us) if now_us < begins_us => "before the faults",
+            Some(_) if now_us < self.plan.calm.at_us => "during the faults",
+            Some(_) => "after the faults",
+        }
     }
 
     fn finish(mut self) -> Outcome {

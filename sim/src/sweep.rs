@@ -5,15 +5,23 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, anyhow};
 use clap::Args;
-use gossip_sim::outcome::{Outcome, Verdict};
+use gossip_sim::aggregate::{self, SweepBound};
+use gossip_sim::outcome::{Outcome, Protocol, Verdict};
 use gossip_sim::run::{run_logged, run_plan};
 use gossip_sim::scenario::{Scenario, catalogue};
+use gossip_sim::world::Logs;
+use gossip_sim::{Plan, report};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use rayon::prelude::*;
 
-use crate::{code, text};
+use crate::{Baseline, code, protocol};
+
+/// Failed runs that are told in full; of the others only how to run them again.
+const TOLD_MAX: usize = 6;
 
 /// Seeds from the first to before the second.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +73,16 @@ pub(crate) struct Flags {
     quick: bool,
     /// Writes all outcomes there, as JSON
     #[arg(long, value_name = "FILE")]
-    json: Option<std::path::PathBuf>,
+    json: Option<PathBuf>,
+    /// Writes the table of bounded figures there, as JSON
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Runs this instead of gossipd
+    #[arg(long)]
+    baseline: Option<Baseline>,
+    /// Names the checkers that had nothing to look at
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[derive(Args)]
@@ -86,6 +103,12 @@ impl Job {
     fn name(&self) -> String {
         let (number, variant) = (self.scenario.number(), &self.variant);
         if variant.is_empty() { number.to_owned() } else { format!("{number}@{variant}") }
+    }
+}
+
+impl Job {
+    fn plan(&self, seed: u64, protocol: Protocol) -> Result<Plan, String> {
+        Ok(Plan { protocol, ..self.scenario.plan(&self.variant, seed)? })
     }
 }
 
@@ -130,7 +153,7 @@ pub(crate) fn sweep(flags: &Flags, out: &mut impl Write) -> anyhow::Result<u8> {
                     if late.load(Ordering::Relaxed) {
                         return None;
                     }
-                    let outcome = job.scenario.plan(&job.variant, *seed).map(|plan| run_plan(&plan));
+                    let outcome = job.plan(*seed, protocol(flags.baseline)).map(|plan| run_plan(&plan));
                     bar.inc(1);
                     Some((job.name(), *seed, outcome))
                 })
@@ -143,38 +166,62 @@ pub(crate) fn sweep(flags: &Flags, out: &mut impl Write) -> anyhow::Result<u8> {
         }
         seeds = seeds.end..seeds.end + (to - from);
     }
-    tell(flags, outcomes, out)
+    tell(flags, &jobs, outcomes, out)
+}
+
+fn write_json<T: serde::Serialize>(path: Option<&Path>, what: &T) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string(what).context("the outcomes as JSON")?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn tell(
     flags: &Flags,
-    outcomes: Vec<(String, u64, Result<Outcome, String>)>,
+    jobs: &[Job],
+    made: Vec<(String, u64, Result<Outcome, String>)>,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
-    let (mut passed, mut worst) = (0, Verdict::Passed);
-    let total = outcomes.len();
-    let mut kept = Vec::new();
-    for (name, seed, outcome) in outcomes {
+    let (mut outcomes, mut told) = (Vec::new(), 0);
+    for (name, seed, outcome) in made {
         let outcome = outcome.map_err(|error| anyhow!(error))?;
-        worst = worst.max(outcome.verdict);
-        if outcome.verdict == Verdict::Passed {
-            passed += 1;
-            writeln!(out, "passed {name} seed {seed}: {}", outcome.scenario)?;
-        } else {
-            writeln!(out, "{}", text::outcome(&outcome))?;
-            writeln!(out, "again: gossip-sim run {name} --seed {seed}")?;
+        if outcome.verdict != Verdict::Passed {
+            told += 1;
+            if told <= TOLD_MAX {
+                writeln!(out, "{}", report::text(&outcome))?;
+            } else {
+                let foca = if outcome.protocol == Protocol::Foca { " --baseline foca" } else { "" };
+                writeln!(out, "failed too: gossip-sim run {name} --seed {seed}{foca}")?;
+            }
         }
-        kept.extend(flags.json.is_some().then_some(outcome));
+        outcomes.push(outcome);
     }
-    if let Some(path) = &flags.json {
-        let text = serde_json::to_string(&kept).context("the outcomes as JSON")?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let over_all = |scenario: &str| -> Vec<SweepBound> {
+        let job = jobs.iter().find(|job| scenario.split(' ').next() == Some(&job.name()));
+        job.and_then(|job| job.scenario.sweep_bounds(&job.variant).ok()).unwrap_or_default()
+    };
+    let aggregates = aggregate::aggregate(&outcomes, over_all);
+    write_json(flags.json.as_deref(), &outcomes)?;
+    write_json(flags.summary.as_deref(), &aggregates)?;
+    writeln!(out, "{}", aggregate::table(&aggregates))?;
+    write!(out, "{}", report::table(&outcomes))?;
+    let idle = report::idle_checks(&outcomes);
+    if flags.verbose && !idle.is_empty() {
+        writeln!(out, "had nothing to look at: {}", idle.join(" "))?;
     }
-    writeln!(out, "{passed} passed, {} failed", total - passed)?;
+    let mut worst = outcomes.iter().map(|outcome| outcome.verdict).max().unwrap_or(Verdict::Passed);
+    // Over everything, each check must have had something to look at, or it checks nothing.
+    if flags.names.is_empty() && flags.baseline.is_none() && !idle.is_empty() {
+        writeln!(out, "never looked in the whole catalogue: {}", idle.join(" "))?;
+        worst = worst.max(Verdict::OutOfBounds);
+    }
+    if aggregates.iter().any(|one| !one.holds) {
+        worst = worst.max(Verdict::OutOfBounds);
+    }
     Ok(code(worst))
 }
 
-/// Runs each twice on one thread, once beside others, once from its plan as a file, and compares the traces.
+/// Runs each beside others, once alone with a log that is thrown away, once from its plan as a file, and compares all of
+/// the outcomes.
 pub(crate) fn verify(flags: &VerifyFlags, out: &mut impl Write) -> anyhow::Result<u8> {
     let jobs = jobs(&flags.names, true)?;
     let plans = jobs.iter().map(|job| job.scenario.plan(&job.variant, flags.seed)).collect::<Result<Vec<_>, _>>();
@@ -183,8 +230,8 @@ pub(crate) fn verify(flags: &VerifyFlags, out: &mut impl Write) -> anyhow::Resul
     let (mut passed, mut failed) = (0, 0);
     for ((job, plan), first) in jobs.iter().zip(&plans).zip(many) {
         let text = plan.to_toml().context("the plan as TOML")?;
-        let read = gossip_sim::Plan::from_toml(&text).map_err(|error| anyhow!(error))?;
-        let same = run_logged(plan, false) == first && run_plan(&read) == first;
+        let read = Plan::from_toml(&text).map_err(|error| anyhow!(error))?;
+        let same = run_logged(plan, Logs::Discarded) == first && run_plan(&read) == first;
         if same {
             passed += 1
         } else {

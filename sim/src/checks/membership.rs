@@ -87,7 +87,9 @@ impl Checks {
         if let Some(most) = step.incarnation_max {
             self.that(Rule::M3, new.incarnation <= most, || format!("{}, it had {most} at most", step.words()));
         }
-        self.that(Rule::M5, !step.has_double, words);
+        if !step.has_double {
+            self.that(Rule::M5, true, words);
+        }
         let accused = matches!(new.status, Status::Suspect | Status::Down);
         if new.status == Status::Left {
             self.that(Rule::M1, step.said_goodbye, || format!("{}, it never said so", step.words()));
@@ -97,6 +99,12 @@ impl Checks {
         if step.is_calm && self.is_asked_for(Rule::D3) {
             self.that(Rule::D3, !accused, words);
         }
+    }
+
+    /// A healthy node has listed two active nodes at one address for too long.
+    pub(crate) fn doubled(&mut self, observer: HostId, subjects: [HostId; 2], for_us: u64) {
+        let [one, other] = subjects;
+        self.that(Rule::M5, false, || format!("{observer} lists {one} and {other} at one address for {for_us} µs"));
     }
 
     /// A node speaks of itself.

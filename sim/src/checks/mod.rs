@@ -13,8 +13,9 @@ use std::collections::BTreeSet;
 use gossipd::node::Config;
 
 pub use self::membership::Step;
+use crate::baseline;
 use crate::host::HostId;
-use crate::outcome::CheckResult;
+use crate::outcome::{CheckResult, Protocol};
 
 /// Failures kept word for word for each check; more are only counted.
 const EXAMPLES_MAX: usize = 8;
@@ -33,7 +34,7 @@ rules! {
     M2: "a life never falls at an observer, nor an incarnation within it",
     M3: "nobody holds an incarnation that its subject never had",
     M4: "a running node never lists itself as down",
-    M5: "an address has one active node at any observer",
+    M5: "an address has one active node at any observer, two seconds after a change of hands",
     M6: "the event stream, folded, equals the listing",
     M7: "every listed life was really born",
     M8: "bytes of strangers change nothing",
@@ -64,6 +65,7 @@ struct Entry {
 /// All checks of a run.
 #[derive(Debug, Clone)]
 pub struct Checks {
+    protocol: Protocol,
     entries: Vec<Entry>,
     datagram_bytes_max: usize,
     rivals: BTreeSet<HostId>,
@@ -72,10 +74,14 @@ pub struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, protocol: Protocol) -> Self {
         Self {
+            protocol,
             entries: vec![Entry::default(); RULES.len()],
-            datagram_bytes_max: config.datagram_bytes_max,
+            datagram_bytes_max: match protocol {
+                Protocol::Gossipd => config.datagram_bytes_max,
+                Protocol::Foca => baseline::DATAGRAM_BYTES_MAX,
+            },
             rivals: BTreeSet::new(),
             asked: Vec::new(),
         }
@@ -90,8 +96,18 @@ impl Checks {
         RULES.iter().any(|(known, name, _)| *known == rule && self.asked.iter().any(|asked| asked == name))
     }
 
+    /// foca has no incarnations, suspicions, goodbyes, health, queues and seals to look at, and its errors are its own.
+    const fn applies(&self, rule: Rule) -> bool {
+        use Rule::{Conflict, D3, D7, Foca, M3, M4, M8, M9, M10, Q3};
+        matches!(self.protocol, Protocol::Gossipd)
+            || !matches!(rule, M3 | M4 | M8 | M9 | M10 | Foca | Conflict | D3 | D7 | Q3)
+    }
+
     /// Notes one look. `what` is asked only for a failure.
     pub(crate) fn that(&mut self, rule: Rule, holds: bool, what: impl FnOnce() -> String) {
+        if !self.applies(rule) {
+            return;
+        }
         let Some(entry) = self.entries.get_mut(rule as usize) else { return };
         entry.looked += 1;
         if holds {
@@ -109,6 +125,7 @@ impl Checks {
         RULES
             .iter()
             .zip(&self.entries)
+            .filter(|((rule, ..), _)| self.applies(*rule))
             .filter(|((rule, ..), entry)| entry.looked > 0 || !gated(*rule) || self.is_asked_for(*rule))
             .map(|((_, name, what), entry)| {
                 let Entry { looked, failed, examples } = entry.clone();

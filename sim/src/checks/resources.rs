@@ -32,8 +32,8 @@ impl Checks {
     }
 
     /// A virtual second is over.
-    pub(crate) fn second(&mut self, datagrams: u64, running: u64) {
-        let cap = DATAGRAMS_PER_NODE_MAX * running.max(1);
-        self.that(Rule::Q6, datagrams <= cap, || format!("{datagrams} datagrams of {running} nodes"));
+    pub(crate) fn second(&mut self, datagrams: u64, peak: u64) {
+        let cap = DATAGRAMS_PER_NODE_MAX * peak.max(1);
+        self.that(Rule::Q6, datagrams <= cap, || format!("{datagrams} datagrams of {peak} nodes at most"));
     }
 }

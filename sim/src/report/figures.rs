@@ -158,9 +158,11 @@ pub(crate) fn passed<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> usi
 pub(crate) fn command(outcome: &Outcome) -> String {
     let protocol = match outcome.protocol {
         crate::outcome::Protocol::Gossipd => "",
-        crate::outcome::Protocol::Foca => " --protocol foca",
+        crate::outcome::Protocol::Foca => " --baseline foca",
     };
-    format!("gossip-sim run {} --seed {}{protocol}", outcome.scenario, outcome.seed)
+    // The name with its number and variant is the first word.
+    let name = outcome.scenario.split(' ').next().unwrap_or_default();
+    format!("gossip-sim run {name} --seed {}{protocol}", outcome.seed)
 }
 
 #[cfg(test)]

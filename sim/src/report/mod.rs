@@ -21,7 +21,7 @@ mod text;
 pub(crate) mod units;
 
 pub use self::page::html;
-pub use self::text::{table, text};
+pub use self::text::{idle_checks, table, text};
 use crate::outcome::Outcome;
 
 /// One run as pretty-printed JSON, as [`Outcome`] is defined.

@@ -2,6 +2,8 @@
 //!
 //! Not here: the page (`html`), and before against after (`crate::compare`).
 
+use std::collections::BTreeMap;
+
 use super::figures::{self, Alarms, Latencies};
 use super::grid::grid;
 use super::units;
@@ -125,7 +127,7 @@ fn other_figures(outcome: &Outcome) -> String {
     grid(&rows, &[1], 2)
 }
 
-/// A sweep: runs, passed and failed by scenario and protocol, then the median and the worst of each bounded figure.
+/// A sweep: runs, passed and failed by scenario and protocol.
 pub fn table(outcomes: &[Outcome]) -> String {
     let of = |protocol| figures::by_scenario(outcomes.iter().filter(move |outcome| outcome.protocol == protocol));
     let ours = of(Protocol::Gossipd).into_iter().map(|(name, runs)| (name.to_owned(), runs));
@@ -151,40 +153,18 @@ pub fn table(outcomes: &[Outcome]) -> String {
         ]);
     }
     let mut out = grid(&rows, &[2, 3, 4], 0);
-    let bounded = bounded_rows(&scenarios);
-    if bounded.len() > 1 {
-        out.push('\n');
-        out.push_str(&grid(&bounded, &[3, 4, 5], 0));
-    }
     let passed = figures::passed(outcomes);
     out.push_str(&format!("\n{} of {} runs passed\n", units::thousands(passed as u64), outcomes.len()));
     out
 }
 
-fn bounded_rows(scenarios: &[(String, Vec<&Outcome>)]) -> Vec<Vec<String>> {
-    let mut rows = vec![["", "scenario", "figure", "bound", "median", "worst"].map(str::to_owned).to_vec()];
-    for (name, runs) in scenarios {
-        let Some(first) = runs.first() else { continue };
-        for expectation in &first.expectations {
-            let of_runs = runs.iter().flat_map(|run| &run.expectations);
-            let same: Vec<_> = of_runs.filter(|other| other.name == expectation.name).collect();
-            let mut values: Vec<_> = same.iter().filter_map(|other| other.actual).collect();
-            values.sort_unstable();
-            let worst = if expectation.at_most.is_some() { values.last() } else { values.first() };
-            let unmeasured = same.len() - values.len();
-            let note = if unmeasured > 0 { format!(" ({unmeasured} unmeasured)") } else { String::new() };
-            let holds = same.iter().all(|other| other.holds);
-            rows.push(vec![
-                if holds { "✓" } else { "✗" }.to_owned(),
-                name.clone(),
-                expectation.name.clone(),
-                units::bound(expectation),
-                units::maybe(&expectation.unit, figures::rank(&values, 500)),
-                format!("{}{note}", units::maybe(&expectation.unit, worst.copied())),
-            ]);
-        }
+/// Checkers that none of these runs gave anything to look at.
+pub fn idle_checks<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Vec<String> {
+    let mut looked: BTreeMap<&str, u64> = BTreeMap::new();
+    for check in outcomes.into_iter().flat_map(|outcome| &outcome.checks) {
+        *looked.entry(&check.name).or_default() += check.looked;
     }
-    rows
+    looked.into_iter().filter(|(_, looked)| *looked == 0).map(|(name, _)| name.to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -201,7 +181,7 @@ mod tests {
         for part in ["64 nodes, seed 7", "deaf n7", "≤ 0", "max ", "B/s", "trace     ", "--seed 7\n"] {
             assert!(shown.contains(part), "{part} in:\n{shown}");
         }
-        assert!(text(&foca).contains("--protocol foca"));
+        assert!(text(&foca).contains("--baseline foca"));
         assert!(shown.lines().all(|line| line == line.trim_end()));
     }
 
@@ -226,13 +206,8 @@ mod tests {
         let mut bad = ours.clone();
         bad.verdict = Verdict::OutOfBounds;
         bad.seed = 8;
-        for expectation in &mut bad.expectations {
-            expectation.actual = None;
-            expectation.holds = false;
-        }
         let shown = table(&[ours, bad]);
         assert!(shown.contains("✗  one-way-deaf     2       1       1  8\n"), "{shown}");
-        assert!(shown.contains("(1 unmeasured)"), "{shown}");
         assert!(shown.ends_with("1 of 2 runs passed\n"));
         let (ours, foca) = sample::split();
         let shown = table(&[foca, ours]);

@@ -202,6 +202,16 @@ pub enum Range {
     },
 }
 
+/// A bound over all runs of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepRange {
+    /// Most that the median of the runs may be.
+    pub median: Option<u64>,
+    /// Most that any run may be.
+    pub max: Option<u64>,
+}
+
 /// A scenario.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -251,4 +261,7 @@ pub struct File {
     /// Bounds on figures.
     #[serde(default)]
     pub expect: BTreeMap<String, Range>,
+    /// Bounds on figures over all runs of a sweep.
+    #[serde(default)]
+    pub expect_sweep: BTreeMap<String, SweepRange>,
 }

@@ -17,7 +17,8 @@ pub mod swizzle;
 
 use toml::{Table, Value};
 
-use self::file::File;
+use self::file::{File, SweepRange};
+use crate::aggregate::SweepBound;
 use crate::plan::Plan;
 
 /// A scenario as it is written.
@@ -104,6 +105,18 @@ impl Scenario {
         let plan = resolve::resolve(&file, &label, seed).map_err(wrong)?;
         plan.check().map_err(wrong)?;
         Ok(plan)
+    }
+
+    /// Bounds over all runs of a sweep.
+    ///
+    /// # Errors
+    /// There is no such variant, or the file does not make sense.
+    pub fn sweep_bounds(&self, variant: &str) -> Result<Vec<SweepBound>, String> {
+        if text_of(&self.table, "generate") == "small-scope" {
+            return Ok(Vec::new());
+        }
+        let bounds = self.file(variant)?.expect_sweep;
+        Ok(bounds.into_iter().map(|(name, SweepRange { median, max })| SweepBound { name, median, max }).collect())
     }
 
     fn file(&self, variant: &str) -> Result<File, String> {

@@ -6,6 +6,7 @@ use super::file::{Act, CalmFile, Extra, File, NetworkFile, Range, Selector, Star
 use super::select::Cast;
 use super::swizzle;
 use crate::luck::Luck;
+use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Effect, Fault, Flap, HostPlan, Mode, Network, Path, Plan, What};
 
 const MS: u64 = 1_000;
@@ -43,16 +44,34 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
         seed,
         span_us,
         measure_from_us: file.measure_from_s * SECOND_US,
+        protocol: Protocol::Gossipd,
         profile: file.profile,
         idle_faults: file.generate.is_some(),
         checks: file.checks.clone(),
-        matrices_us: file.matrices_s.iter().map(|s| s * SECOND_US).collect(),
+        matrices_us: matrices(&file.matrices_s, &faults, &calm, span_us),
         network: Network { latency_us, jitter_percent, loss_ppm },
         calm,
         bounds: bounds.collect(),
         faults,
         hosts,
     })
+}
+
+/// When nothing is said: before the faults, in their middle, at their end, and once all is over.
+fn matrices(wanted_s: &[u64], faults: &[Fault], calm: &Calm, span_us: u64) -> Vec<u64> {
+    let begins_us = faults.iter().map(|fault| fault.at_us).min();
+    match begins_us {
+        _ if !wanted_s.is_empty() => wanted_s.iter().map(|s| s * SECOND_US).collect(),
+        None => vec![span_us],
+        Some(begins_us) => {
+            let ends_us = calm.at_us.saturating_sub(1_000).max(begins_us);
+            let middle_us = u64::midpoint(begins_us, ends_us);
+            let mut all = vec![begins_us.saturating_sub(1_000), middle_us, ends_us, calm.at_us + calm.within_us];
+            all.dedup();
+            all.retain(|at_us| *at_us <= span_us);
+            all
+        }
+    }
 }
 
 fn starts(start: &Start, cast: &Cast<'_>) -> Result<Vec<HostPlan>, String> {

@@ -1,6 +1,7 @@
 //! Small scope, exhaustively: every cut of three to five nodes into two groups, both ways and one way, healed in every
 //! order, alone and with the crash of each node meanwhile. Every one of them is run.
 
+use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Disk, Effect, Fault, HostPlan, Network, Path, Plan, Profile, What};
 
 const SECOND_US: u64 = 1_000_000;
@@ -89,6 +90,7 @@ pub(super) fn plan(label: &str, about: &str, name: &str, seed: u64) -> Result<Pl
         seed,
         span_us: SPAN_US,
         measure_from_us: 0,
+        protocol: Protocol::Gossipd,
         profile: Profile::Lan,
         idle_faults: false,
         checks: Vec::new(),

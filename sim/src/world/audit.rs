@@ -4,9 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use gossipd::node::Node;
-
 use super::World;
+use crate::brain::Brain;
 use crate::host::HostId;
 use crate::view::Row;
 
@@ -24,6 +23,7 @@ impl World {
         let host = self.host(id);
         let Some(node) = &host.node else { return };
         let members = node.members();
+        let own = members.iter().find(|member| member.swim.identity.id == host.node_id).map(|own| own.status);
         let theirs: BTreeMap<_, _> = members
             .iter()
             .filter(|member| member.swim.identity.id != host.node_id)
@@ -32,6 +32,7 @@ impl World {
         let wrong = theirs.iter().find(|(number, row)| host.view.get(**number).map(Row::told) != Some(row.told()));
         let folded = wrong.is_none() && host.view.iter().count() == theirs.len();
         let (born, members, swim_errors) = (self.truth.born.len(), members.len(), host.totals().swim_errors);
+        self.checks.own(id, own);
         self.checks.listing(id, folded, born, members, swim_errors);
     }
 
@@ -41,14 +42,14 @@ impl World {
         let depths = node.queue_depths();
         let born = self.truth.born.len();
         let bytes = std::mem::take(&mut self.host_mut(id).second_bytes);
-        for (_, depth) in depths {
-            self.book.queue_max = self.book.queue_max.max(depth);
+        for (_, depth) in &depths {
+            self.book.queue_max = self.book.queue_max.max(*depth);
         }
         self.checks.resources(id, &depths, born, bytes);
     }
 
     pub(super) fn check_mirror(&mut self, id: HostId) {
-        let Some(errors) = self.node(id).map(Node::mirror_errors) else { return };
+        let Some(errors) = self.brain(id).map(Brain::mirror_errors) else { return };
         self.checks.mirror(id, self.now_us, &errors);
     }
 }

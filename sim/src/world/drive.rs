@@ -5,10 +5,11 @@
 
 use std::net::SocketAddr;
 
-use gossipd::node::{Effect, Event, ExchangeError, ExchangeId, Node, Now, Peer};
+use gossipd::node::{Effect, Event, ExchangeError, ExchangeId, Now, Peer};
 
 use super::exchange::Leg;
 use super::{HEADER_BYTES, TAPPED_MAX, World};
+use crate::brain::Brain;
 use crate::host::{Host, HostId, INPUTS_PER_TURN, Input};
 
 /// Least number of inputs between two comparisons of a node's member table with foca's list.
@@ -72,8 +73,8 @@ impl World {
     fn timers(&mut self, host: HostId) {
         self.host_mut(host).taken = 0;
         let now_us = self.now_us;
-        let is_due = |node: &Node| node.next_timeout_us().is_some_and(|at_us| at_us <= now_us);
-        if self.node(host).is_some_and(is_due) {
+        let is_due = |node: &Brain| node.next_timeout_us().is_some_and(|at_us| at_us <= now_us);
+        if self.brain(host).is_some_and(is_due) {
             self.with_node(host, |node, now| node.handle_timeout(now));
         }
         self.set_alarm(host);
@@ -183,11 +184,11 @@ impl World {
 
     /// Bytes that are not what a member sent must change nothing.
     pub(super) fn take_mangled(&mut self, host: HostId, mut bytes: Vec<u8>) {
-        let Some(node) = self.node(host) else { return };
+        let Some(node) = self.brain(host) else { return };
         let (before, revision) = (node.members(), node.revision());
         let dropped: u64 = node.stats().drops().map(|(_, count)| count).sum();
         self.with_node(host, |node, now| node.handle_datagram(now, &mut bytes));
-        let Some(node) = self.node(host) else { return };
+        let Some(node) = self.brain(host) else { return };
         let same = before == node.members() && revision == node.revision();
         let counted = node.stats().drops().map(|(_, count)| count).sum::<u64>() == dropped + 1;
         self.checks.mangled(host, same, counted);
@@ -196,7 +197,7 @@ impl World {
     // ---- effects -------------------------------------------------------------------------------------------------
 
     /// Gives the node on `host` one input, carries out what it asks for, and sets its alarm.
-    pub(super) fn with_node<T>(&mut self, host: HostId, input: impl FnOnce(&mut Node, Now) -> T) -> Option<T> {
+    pub(super) fn with_node<T>(&mut self, host: HostId, input: impl FnOnce(&mut Brain, Now) -> T) -> Option<T> {
         let now_us = self.now_us;
         let target = self.host_mut(host);
         let now = target.now(now_us);
@@ -204,7 +205,7 @@ impl World {
         let result = input(target.node.as_mut()?, now);
         self.handled += 1;
         self.hit(clock);
-        while let Some(effect) = self.host_mut(host).node.as_mut().and_then(Node::poll_effect) {
+        while let Some(effect) = self.host_mut(host).node.as_mut().and_then(Brain::poll_effect) {
             self.carry_out(host, effect);
         }
         self.follow_identity(host);
@@ -225,7 +226,7 @@ impl World {
         if target.is_paused || target.is_busy {
             return;
         }
-        let Some(due_us) = target.node.as_ref().and_then(Node::next_timeout_us) else { return };
+        let Some(due_us) = target.node.as_ref().and_then(Brain::next_timeout_us) else { return };
         let due_us = due_us.max(now_us);
         if target.wake_us.is_none_or(|wake_us| due_us < wake_us) {
             target.wake_us = Some(due_us);

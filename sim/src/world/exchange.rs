@@ -185,7 +185,7 @@ impl World {
         let proven = self.peer(asker);
         let reply = self.with_node(host, |node, now| node.handle_request(now, proven, &request));
         match reply {
-            Some(Ok(bytes)) => {
+            Some(Some(bytes)) => {
                 self.count_exchange_bytes(host, bytes.len());
                 let peer = self.peer(host);
                 if let Some(state) = self.calls.get_mut(&call) {

@@ -1,16 +1,16 @@
-//! What may befall a machine: its node starts, ends, is stopped and goes on, moves; and the bytes that strangers throw
-//! at it.
+//! What may befall a machine: its node starts, ends, is stopped and goes on, moves.
 //!
 //! Not here: when, and to whom (`plan`, `run`).
 
 use std::net::SocketAddr;
 
-use gossipd::node::{Command, Node, Start};
+use gossipd::node::{Command, Start};
 use gossipd::record::{NodeId, Role};
 use rand::Rng;
 
 use super::World;
 use super::drive::Happening;
+use crate::brain::Brain;
 use crate::host::{self, Host, HostId};
 use crate::luck::Purpose;
 use crate::plan::{Disk, Effect, Path};
@@ -147,7 +147,7 @@ impl World {
     /// Starts the node on `host`.
     pub fn start(&mut self, id: HostId) {
         self.log(id, || "starts".to_owned());
-        let now_us = self.now_us;
+        let (now_us, protocol, cluster_size) = (self.now_us, self.protocol, self.hosts.len());
         let (cluster, keyring, config, luck) = (self.cluster, self.keyring.clone(), self.config.clone(), self.luck);
         let host = self.host_mut(id);
         host.is_up = true;
@@ -165,10 +165,11 @@ impl World {
             contacts: host.contacts.iter().chain(&host.peers).copied().collect(),
             config,
         };
-        let node = Node::new(start, now);
+        let node = Brain::new(protocol, start, cluster_size, now);
         let view = View::new(node.revision());
         host.node = Some(node);
         self.living += 1;
+        self.living_peak = self.living_peak.max(self.living);
         self.follow_start(id, view);
         self.set_alarm(id);
     }
@@ -272,33 +273,6 @@ impl World {
 
     pub(crate) fn end_net(&mut self, id: u64) {
         self.net.end(id);
-    }
-
-    // ---- strangers -----------------------------------------------------------------------------------------------
-
-    /// Delivers `bytes` to the node on `host` at this very moment, whoever made them.
-    pub fn inject(&mut self, host: HostId, mut bytes: Vec<u8>) {
-        self.trace.bytes(&bytes);
-        self.with_node(host, |node, now| node.handle_datagram(now, &mut bytes));
-    }
-
-    /// As [`World::inject`], and checks that nothing comes of it.
-    pub(crate) fn inject_foreign(&mut self, fault: u64, host: HostId, bytes: Vec<u8>) {
-        if self.lives(host) {
-            self.trace.bytes(&bytes);
-            self.hit(Some(fault));
-            self.take_mangled(host, bytes);
-        }
-    }
-
-    /// From now on, keeps copies of the datagrams that are delivered to `host`.
-    pub fn tap(&mut self, host: HostId) {
-        self.host_mut(host).tap = Some(Vec::new());
-    }
-
-    /// What the tap of `host` has caught since it was asked last.
-    pub fn tapped(&mut self, host: HostId) -> Vec<Vec<u8>> {
-        self.host_mut(host).tap.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     // ---- addresses -----------------------------------------------------------------------------------------------

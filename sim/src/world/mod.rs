@@ -7,6 +7,7 @@
 //! * `drive`: nodes are given their inputs, and what they ask for is carried out;
 //! * `exchange`: connections, segment by segment;
 //! * `machine`: starting, stopping, stopping for a while, and whatever else befalls a host;
+//! * `strangers`: bytes that nobody of the cluster sends;
 //! * `audit`: looks at whole nodes;
 //! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
 //!
@@ -17,6 +18,7 @@ mod drive;
 mod exchange;
 mod machine;
 mod queue;
+mod strangers;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -32,11 +34,12 @@ use self::exchange::Call;
 use self::queue::Queue;
 use self::truth::Truth;
 pub use self::truth::{Book, Counts, Watch};
+use crate::brain::Brain;
 use crate::checks::Checks;
 use crate::host::{Host, HostId, Totals};
 use crate::luck::{Luck, Purpose};
 use crate::net::Net;
-use crate::outcome::StatusChange;
+use crate::outcome::{Protocol, StatusChange};
 use crate::plan::Network;
 use crate::trace::Trace;
 use crate::view::Row;
@@ -48,6 +51,17 @@ pub const TAPPED_MAX: usize = 4_096;
 /// Bytes of IPv4 and UDP headers around each datagram.
 pub const HEADER_BYTES: u64 = 28;
 
+/// What becomes of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// There is none.
+    Off,
+    /// Standard error.
+    Told,
+    /// It is written and thrown away: to see that writing it changes nothing.
+    Discarded,
+}
+
 /// What a world is made from.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -55,16 +69,18 @@ pub struct Setup {
     pub seed: u64,
     /// The network.
     pub network: Network,
+    /// What runs on every host.
+    pub protocol: Protocol,
     /// The constants of every node.
     pub node: Config,
-    /// Tells on standard error what happens.
-    pub logs: bool,
+    /// Whether to tell what happens.
+    pub logs: Logs,
 }
 
 impl Setup {
     /// The `lan` profile on a faultless network.
     pub fn new(seed: u64) -> Self {
-        Self { seed, network: Network::lan(), node: Config::lan(), logs: false }
+        Self { seed, network: Network::lan(), protocol: Protocol::Gossipd, node: Config::lan(), logs: Logs::Off }
     }
 }
 
@@ -85,12 +101,13 @@ pub struct Sent {
 
 /// Machines, the network between them, and virtual time.
 pub struct World {
+    protocol: Protocol,
     config: Config,
     cluster: ClusterId,
     keyring: Keyring,
     luck: Luck,
     net: Net,
-    logs: bool,
+    logs: Logs,
 
     now_us: u64,
     queue: Queue<Happening>,
@@ -102,6 +119,8 @@ pub struct World {
     calls: BTreeMap<u64, Call>,
     call_count: u64,
     living: u64,
+    /// The most that ran at once since it was asked last.
+    living_peak: u64,
 
     trace: Trace,
     checks: Checks,
@@ -117,7 +136,7 @@ pub struct World {
 impl World {
     /// An empty world at time 0.
     pub fn new(setup: Setup) -> Self {
-        let Setup { seed, network, node, logs } = setup;
+        let Setup { seed, network, protocol, node, logs } = setup;
         let luck = Luck::new(seed);
         let mut names = luck.stream(Purpose::Names);
         let mut cluster = [0; 16];
@@ -127,7 +146,8 @@ impl World {
         #[expect(clippy::expect_used, reason = "one key, which is the primary")]
         let keyring = Keyring::new(1, [(1, key)]).expect("a ring of one key");
         Self {
-            checks: Checks::new(&node),
+            checks: Checks::new(&node, protocol),
+            protocol,
             config: node,
             cluster: ClusterId::from_bytes(cluster),
             keyring,
@@ -142,6 +162,7 @@ impl World {
             calls: BTreeMap::new(),
             call_count: 0,
             living: 0,
+            living_peak: 0,
             trace: Trace::default(),
             truth: Truth::default(),
             book: Book::default(),
@@ -178,13 +199,22 @@ impl World {
         self.living
     }
 
+    /// The most that ran at once since this was asked last.
+    pub(crate) const fn take_living_peak(&mut self) -> u64 {
+        std::mem::replace(&mut self.living_peak, self.living)
+    }
+
     /// Whether a node runs on `host` now.
     pub fn lives(&self, host: HostId) -> bool {
         self.host(host).node.is_some()
     }
 
-    /// The node on `host`, if one runs there.
+    /// The production node on `host`, if one runs there.
     pub fn node(&self, host: HostId) -> Option<&Node> {
+        self.brain(host)?.gossipd()
+    }
+
+    fn brain(&self, host: HostId) -> Option<&Brain> {
         self.host(host).node.as_ref()
     }
 
@@ -308,16 +338,15 @@ impl World {
     }
 
     fn log(&self, host: HostId, what: impl FnOnce() -> String) {
-        if self.logs {
+        if self.logs == Logs::Off {
+            return;
+        }
+        let (s, us) = (self.now_us / 1_000_000, self.now_us % 1_000_000);
+        let line = format!("{s:>6}.{us:06} {host:<6} {}", what());
+        if self.logs == Logs::Told {
             use std::io::Write;
             // Nothing to be done if standard error is gone.
-            let _ = writeln!(
-                std::io::stderr(),
-                "{:>6}.{:06} {host:<6} {}",
-                self.now_us / 1_000_000,
-                self.now_us % 1_000_000,
-                what()
-            );
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 

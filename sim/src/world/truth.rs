@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use gossipd::node::{Degraded, Event, Identity, Member, Node};
+use gossipd::node::{Degraded, Event, Identity, Member};
 use gossipd::record::{NodeId, Status};
 
 use super::World;
+use crate::brain::Brain;
 use crate::checks::Step;
 use crate::host::{HostId, address_number};
 use crate::outcome::{CHANGES_MAX, StatusChange};
@@ -15,6 +16,8 @@ use crate::view::{Row, View};
 
 /// A host counts as healthy this long after its last fault ended, in microseconds.
 pub(super) const RECOVERY_US: u64 = 10_000_000;
+/// How long an observer may list two active nodes at one address, in microseconds.
+const DOUBLE_US: u64 = 2_000_000;
 /// In larger worlds the first appearances of nodes are not kept.
 const FIRST_KEPT_MAX: usize = 64;
 
@@ -44,6 +47,8 @@ pub(super) struct Truth {
     /// Rows of running observers that say the truth.
     right: usize,
     suspects: usize,
+    /// Pairs that an observer lists as active at one address, and since when.
+    doubles: BTreeMap<(HostId, usize, usize), u64>,
 }
 
 impl Truth {
@@ -251,7 +256,7 @@ impl World {
     pub(super) fn follow_start(&mut self, host: HostId, view: View) {
         let target = self.host_mut(host);
         target.view = view;
-        target.identity = target.node.as_ref().map(Node::identity);
+        target.identity = target.node.as_ref().map(Brain::identity);
         let (number, identity) = (target.number, target.identity);
         if let Some(identity) = identity {
             self.close_watches(number);
@@ -281,7 +286,7 @@ impl World {
     pub(super) fn follow_identity(&mut self, host: HostId) {
         let now_us = self.now_us;
         let target = self.host(host);
-        let identity = target.node.as_ref().map(Node::identity);
+        let identity = target.node.as_ref().map(Brain::identity);
         if identity == target.identity {
             return;
         }
@@ -441,6 +446,8 @@ impl World {
                 other.filter(active).is_some_and(|other| other.identity.addr == row.identity.addr)
             })
         });
+        self.note_double(observer, number, doubled);
+        let Some(born) = self.truth.born.get(number) else { return };
         let step = Step {
             at_us: self.now_us,
             observer,
@@ -462,6 +469,36 @@ impl World {
         self.checks.step(&step);
     }
 
+    fn note_double(&mut self, observer: HostId, number: usize, doubled: Option<usize>) {
+        let now_us = self.now_us;
+        let doubles = &mut self.truth.doubles;
+        let pair = doubled.map(|other| (observer, number.min(other), number.max(other)));
+        if !doubles.is_empty() {
+            doubles.retain(|key, _| {
+                let (who, one, other) = *key;
+                who != observer || (one != number && other != number) || Some(*key) == pair
+            });
+        }
+        if let Some(pair) = pair {
+            doubles.entry(pair).or_insert(now_us);
+        }
+    }
+
+    /// Looks for pairs at one address that should be told apart by now: a newcomer may have taken the address of a node
+    /// whose death is not known yet.
+    pub(crate) fn check_doubles(&mut self) {
+        let now_us = self.now_us;
+        let late = self.truth.doubles.extract_if(.., |_, since_us| now_us - *since_us > DOUBLE_US);
+        for ((observer, one, other), since_us) in late.collect::<Vec<_>>() {
+            let place = |number: usize| self.truth.born.get(number).map(|born| born.host);
+            if let (Some(one), Some(other), true) =
+                (place(one), place(other), self.lives(observer) && self.is_healthy(observer))
+            {
+                self.checks.doubled(observer, [one, other], now_us - since_us);
+            }
+        }
+    }
+
     /// Somebody speaks of a higher incarnation than is known: ask the subject itself.
     fn refresh_incarnation(&mut self, number: usize, row: &Row) {
         let Some(born) = self.truth.born.get(number) else { return };
@@ -469,7 +506,7 @@ impl World {
         if row.identity.generation != generation || row.incarnation <= known {
             return;
         }
-        let members = self.host(born.host).node.as_ref().map(Node::members).unwrap_or_default();
+        let members = self.host(born.host).node.as_ref().map(Brain::members).unwrap_or_default();
         let own = members.iter().find(|member| member.swim.identity == row.identity);
         let incarnation = own.map(|own| own.swim.incarnation);
         // A life that is over cannot be asked any more.
