@@ -42,6 +42,11 @@ const DATAGRAMS_REFUSED: &str = "gossipd_datagrams_refused_total";
 const UDP_ERRORS: &str = "gossipd_udp_errors_total";
 const PROBES: &str = "gossipd_probes_total";
 const PROBE_RTT: &str = "gossipd_probe_round_trip_microseconds_total";
+const INQUIRIES: &str = "gossipd_inquiries_total";
+const INQUIRIES_BARREN: &str = "gossipd_inquiry_rounds_without_witnesses_total";
+const ACCUSATIONS: &str = "gossipd_accusations_total";
+const ERRANDS: &str = "gossipd_errands_total";
+const ISOLATIONS: &str = "gossipd_isolations_total";
 const RENEWALS: &str = "gossipd_identity_renewals_total";
 const REFUTATIONS: &str = "gossipd_refutations_total";
 const UNDEAD_WITHHELD: &str = "gossipd_undead_messages_withheld_total";
@@ -70,8 +75,13 @@ pub const ALL: &[Metric] = &[
     row(DATAGRAMS_DROPPED, Kind::Counter, &["cause"], "datagrams received and dropped"),
     row(DATAGRAMS_REFUSED, Kind::Counter, &[], "datagrams sent that nobody listened for (ICMP port unreachable)"),
     row(UDP_ERRORS, Kind::Counter, &["direction", "error"], "errors of the UDP socket"),
-    row(PROBES, Kind::Counter, &["result"], "direct probes answered, probes failed in all"),
+    row(PROBES, Kind::Counter, &[], "direct probes answered in time"),
     row(PROBE_RTT, Kind::Counter, &[], "sum of the round trips of answered probes"),
+    row(INQUIRIES, Kind::Counter, &[], "probes unanswered in time, and so looked into"),
+    row(INQUIRIES_BARREN, Kind::Counter, &[], "rounds of inquiries that too few witnesses answered"),
+    row(ACCUSATIONS, Kind::Counter, &["result"], "members that this node accused: refuted by them, or upheld"),
+    row(ERRANDS, Kind::Counter, &[], "times this node was a witness"),
+    row(ISOLATIONS, Kind::Counter, &[], "times this node heard nobody any more"),
     row(RENEWALS, Kind::Counter, &[], "times this node took a new generation because others held it for down"),
     row(REFUTATIONS, Kind::Counter, &[], "suspicions about this node that it refuted"),
     row(UNDEAD_WITHHELD, Kind::Counter, &[], "suspicions not enforced, as the suspect had refuted"),
@@ -144,8 +154,13 @@ pub fn copy_from(node: &Node) {
     for (cause, count) in stats.drops() {
         counter!(DATAGRAMS_DROPPED, "cause" => cause.to_string()).absolute(count);
     }
-    counter!(PROBES, "result" => "answered").absolute(stats.probes_answered);
-    counter!(PROBES, "result" => "failed").absolute(stats.probes_failed);
+    counter!(PROBES).absolute(stats.probes_answered);
+    counter!(INQUIRIES).absolute(stats.inquiries);
+    counter!(INQUIRIES_BARREN).absolute(stats.inquiries_barren);
+    counter!(ACCUSATIONS, "result" => "refuted").absolute(stats.accusations_withdrawn);
+    counter!(ACCUSATIONS, "result" => "upheld").absolute(stats.accusations_upheld);
+    counter!(ERRANDS).absolute(stats.errands);
+    counter!(ISOLATIONS).absolute(stats.isolations);
     counter!(PROBE_RTT).absolute(stats.probe_rtt_us_sum);
     counter!(RENEWALS).absolute(stats.renewals);
     counter!(REFUTATIONS).absolute(stats.refutations);

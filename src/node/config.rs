@@ -162,7 +162,7 @@ impl Config {
             probe_period: Duration::from_millis(self.probe_period_ms.max(2)),
             probe_rtt: Duration::from_millis(self.probe_rtt_ms.clamp(1, self.probe_period_ms.max(2) - 1)),
             num_indirect_probes: NonZeroUsize::new(self.fanout).unwrap_or(NonZeroUsize::MIN),
-            max_transmissions: u8::try_from(4 * digits + 6).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX),
+            max_transmissions: u8::try_from(3 * digits + 4).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX),
             // Never used: what becomes of a suspicion is decided by inquiries.
             suspect_to_down_after: Duration::from_millis(self.suspect_timeout_ms.max(1)),
             // When a node is forgotten is decided in one place, `Node::reap`.

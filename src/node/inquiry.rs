@@ -18,21 +18,20 @@
 
 use std::collections::BTreeMap;
 
+use super::errand::Errand;
 use super::identity::Identity;
 use super::stats::Kind;
 use super::table::Swim;
 use super::timers::Timer;
-use super::{Cause, Effect, ExchangeError, Mutant, Node, Now, Purpose};
-use crate::record::{NodeId, Status};
+use super::{Cause, Effect, Mutant, Node, Now, Purpose};
+use crate::record::NodeId;
 use crate::wire::datagram::{Check, Doubt, Testimony, Writer};
 use crate::wire::exchange::{Liveness, Request};
 
 /// Inquiries under way at once, at most: more cannot end sooner.
 const INQUIRIES_MAX: usize = 64;
-/// Errands under way at once, at most: a node that many ask says nothing, and they ask others.
-const ERRANDS_MAX: usize = 256;
 /// Times that the subject is asked within one round.
-const PINGS_PER_ROUND: u64 = 6;
+pub(super) const PINGS_PER_ROUND: u64 = 6;
 /// Testimonies that an accusation needs, if there are so many others.
 const TESTIMONIES_MIN: usize = 2;
 /// Rounds are stretched up to this many times while witnesses do not answer.
@@ -42,11 +41,11 @@ const STALLED_TICK_ROUNDS: u64 = 4;
 /// And over TCP once in so many pings.
 const STALLED_PINGS_PER_CALL: u64 = 2;
 /// Addresses asked of the exchanges that are kept free for state.
-const EXCHANGES_MAX: usize = 24;
+pub(super) const EXCHANGES_MAX: usize = 24;
 
 /// What TCP said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tcp {
+pub(super) enum Tcp {
     NotTried,
     Pending,
     Silent,
@@ -55,7 +54,7 @@ enum Tcp {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Is it there? Nobody else has heard of the doubt but the witnesses.
     Looking,
     /// Its kernel answers, its process does not.
@@ -65,58 +64,42 @@ enum Phase {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Witness {
-    id: NodeId,
-    said: Option<Testimony>,
+pub(super) struct Witness {
+    pub(super) id: NodeId,
+    pub(super) said: Option<Testimony>,
 }
 
 /// One question: does `subject` live?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inquiry {
-    subject: Identity,
-    phase: Phase,
+    pub(super) subject: Identity,
+    pub(super) phase: Phase,
     /// foca's probe that it began with.
-    probe: Option<u8>,
+    pub(super) probe: Option<u8>,
     /// Answers to earlier questions do not count.
-    nonce_from: u32,
-    opened_us: u64,
-    round_us: u64,
+    pub(super) nonce_from: u32,
+    pub(super) opened_us: u64,
+    pub(super) round_us: u64,
     /// Rounds that ended for want of witnesses.
-    barren: u32,
+    pub(super) barren: u32,
     /// Rounds in which enough witnesses reached it as little as this node did.
-    silent_rounds: u32,
-    tick: u64,
-    ask_nonce: u32,
-    witnesses: Vec<Witness>,
-    tcp: Tcp,
-    icmp_refused: bool,
+    pub(super) silent_rounds: u32,
+    pub(super) tick: u64,
+    pub(super) ask_nonce: u32,
+    pub(super) witnesses: Vec<Witness>,
+    pub(super) tcp: Tcp,
+    pub(super) icmp_refused: bool,
     /// Of several timers only the last counts.
-    timer: u64,
-}
-
-/// What another node wants to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Errand {
-    asker: Identity,
-    ask_nonce: u32,
-    subject: Identity,
-    doubt: Option<Doubt>,
-    nonce_from: u32,
-    until_us: u64,
-    tick_us: u64,
-    tick: u64,
-    pinged_us: u64,
-    tcp: Tcp,
-    icmp_refused: bool,
+    pub(super) timer: u64,
 }
 
 /// Inquiries of this node by subject, errands by (subject, asker).
 #[derive(Debug, Default)]
 pub(super) struct Inquiries {
-    open: BTreeMap<NodeId, Inquiry>,
-    errands: BTreeMap<(NodeId, NodeId), Errand>,
-    nonce: u32,
-    timers: u64,
+    pub(super) open: BTreeMap<NodeId, Inquiry>,
+    pub(super) errands: BTreeMap<(NodeId, NodeId), Errand>,
+    pub(super) nonce: u32,
+    pub(super) timers: u64,
 }
 
 impl Inquiries {
@@ -138,12 +121,12 @@ impl Inquiries {
         self.open.remove(&subject);
     }
 
-    fn next_nonce(&mut self) -> u32 {
+    pub(super) fn next_nonce(&mut self) -> u32 {
         self.nonce = self.nonce.wrapping_add(1);
         self.nonce
     }
 
-    fn call_count(&self) -> usize {
+    pub(super) fn call_count(&self) -> usize {
         let calls = self.open.values().filter(|inquiry| inquiry.tcp == Tcp::Pending).count();
         calls + self.errands.values().filter(|errand| errand.tcp == Tcp::Pending).count()
     }
@@ -266,7 +249,7 @@ impl Node {
     }
 
     /// The question has answered itself: the subject is gone, has a new life, or has refuted.
-    fn is_moot(&mut self, subject: NodeId) -> bool {
+    pub(super) fn is_moot(&mut self, subject: NodeId) -> bool {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return true };
         let known = self.table.get(subject).map(|member| member.swim);
         let stands = known.is_some_and(|known| {
@@ -282,7 +265,7 @@ impl Node {
         !stands
     }
 
-    fn check(&mut self, to: Identity, check: &Check) {
+    pub(super) fn check(&mut self, to: Identity, check: &Check) {
         let mut writer = Writer::new(self.config.payload_bytes_max());
         writer.check(check);
         self.send_payload(to, Kind::Check, writer);
@@ -372,7 +355,7 @@ impl Node {
     }
 
     /// Has enough been heard?
-    fn judge(&mut self, now: Now, subject: NodeId) {
+    pub(super) fn judge(&mut self, now: Now, subject: NodeId) {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return };
         if inquiry.phase != Phase::Stalled && inquiry.witnesses.is_empty() && self.table.active() > 1 {
             return;
@@ -397,7 +380,7 @@ impl Node {
             }
         } else if is_refused_here && refusals >= needed {
             // The word that it is leaving may be on its way.
-            let wait_us = if inquiry.phase == Phase::Looking { refused_us / 4 } else { refused_us };
+            let wait_us = if inquiry.phase == Phase::Looking { refused_us / 2 } else { refused_us };
             if elapsed_us >= wait_us {
                 self.advance(now, subject);
             }
@@ -481,7 +464,7 @@ impl Node {
     }
 
     /// The subject has answered this node or a witness.
-    fn subject_answered(&mut self, now: Now, subject: NodeId, incarnation: Option<u16>, is_direct: bool) {
+    pub(super) fn subject_answered(&mut self, now: Now, subject: NodeId, incarnation: Option<u16>, is_direct: bool) {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return };
         let (identity, is_accused) = (inquiry.subject, inquiry.phase == Phase::Accused);
         if let Some(incarnation) = incarnation {
@@ -517,272 +500,6 @@ impl Node {
             self.ping_subject(subject);
             self.arm_inquiry(now, subject);
         }
-    }
-
-    // ---- what others say -----------------------------------------------------------------------------------------
-
-    pub(super) fn checks(&mut self, now: Now, sender: NodeId, checks: Vec<Check>) {
-        for check in checks {
-            match check {
-                Check::Ping { nonce, doubt } => self.pinged(now, sender, nonce, doubt),
-                Check::Pong { nonce, generation, incarnation } => {
-                    self.ponged(now, sender, nonce, generation, incarnation);
-                }
-                Check::Ask { nonce, subject, generation, doubt, window_ms } => {
-                    self.asked(now, sender, nonce, (subject, generation), doubt, window_ms);
-                }
-                Check::Tell { nonce, testimony } => self.told(now, sender, nonce, testimony),
-                Check::HeldDown { generation } => self.held_down(now, generation),
-            }
-        }
-    }
-
-    fn pinged(&mut self, now: Now, sender: NodeId, nonce: u32, doubt: Option<Doubt>) {
-        let me = self.identity();
-        if let Some(Doubt { incarnation, .. }) = doubt.filter(|doubt| doubt.generation == me.generation) {
-            self.heard_of_self(now, Swim { identity: me, incarnation, liveness: Liveness::Suspect });
-        }
-        let me = self.identity();
-        if let Some(to) = self.table.get(sender).map(|member| member.swim.identity) {
-            let incarnation = self.incarnation;
-            self.check(to, &Check::Pong { nonce, generation: me.generation, incarnation });
-        }
-    }
-
-    fn ponged(&mut self, now: Now, sender: NodeId, nonce: u32, generation: u64, incarnation: u16) {
-        self.table.answered_over_udp(sender);
-        let is_answer = |from: u32, subject: &Identity| {
-            nonce.wrapping_sub(from) <= self.inquiries.nonce.wrapping_sub(from) && generation >= subject.generation
-        };
-        let mine = self.inquiries.open.get(&sender).filter(|i| is_answer(i.nonce_from, &i.subject));
-        let incarnation_of = |subject: &Identity| (subject.generation == generation).then_some(incarnation);
-        let mine = mine.map(|inquiry| incarnation_of(&inquiry.subject));
-        let errands: Vec<_> = self
-            .errands_about(sender)
-            .filter(|(_, errand)| is_answer(errand.nonce_from, &errand.subject))
-            .map(|(key, _)| *key)
-            .collect();
-        if let Some(incarnation) = mine {
-            self.subject_answered(now, sender, incarnation, true);
-        }
-        for key in errands {
-            self.finish_errand(key, Testimony::Heard { incarnation });
-        }
-    }
-
-    /// foca's own probe was answered after all.
-    pub(super) fn acked(&mut self, now: Now, from: NodeId, probe: u8) {
-        self.table.answered_over_udp(from);
-        if self.inquiries.open.get(&from).is_some_and(|inquiry| inquiry.probe == Some(probe)) {
-            self.subject_answered(now, from, None, true);
-        }
-    }
-
-    fn told(&mut self, now: Now, sender: NodeId, nonce: u32, testimony: Testimony) {
-        let found = self.inquiries.open.iter_mut().find(|(_, inquiry)| inquiry.ask_nonce == nonce);
-        let Some((subject, inquiry)) = found else { return };
-        let subject = *subject;
-        let Some(witness) = inquiry.witnesses.iter_mut().find(|witness| witness.id == sender) else { return };
-        witness.said = Some(testimony);
-        if let Testimony::Heard { incarnation } = testimony {
-            self.table.vouched(subject, sender);
-            self.subject_answered(now, subject, Some(incarnation), false);
-        } else if !self.is_moot(subject) {
-            self.judge(now, subject);
-        }
-    }
-
-    /// `sender` holds nobody: it tells that a third node holds this very life for down.
-    fn held_down(&mut self, now: Now, generation: u64) {
-        let me = self.identity();
-        if generation == me.generation {
-            self.heard_of_self(now, Swim { identity: me, incarnation: self.incarnation, liveness: Liveness::Down });
-        }
-    }
-
-    // ---- errands -------------------------------------------------------------------------------------------------
-
-    fn errands_about(&self, subject: NodeId) -> impl Iterator<Item = (&(NodeId, NodeId), &Errand)> {
-        let from = (subject, NodeId::from_bytes([0; 16]));
-        self.inquiries.errands.range(from..).take_while(move |((about, _), _)| *about == subject)
-    }
-
-    fn asked(
-        &mut self,
-        now: Now,
-        asker: NodeId,
-        nonce: u32,
-        (subject, generation): (NodeId, u64),
-        doubt: Option<Doubt>,
-        window_ms: u16,
-    ) {
-        // A node that is not sure of itself is no witness.
-        if self.leaving || self.silent || !self.health.is_fit_to_testify(now) {
-            return;
-        }
-        let Some(asker) = self.table.get(asker).map(|member| member.swim.identity) else { return };
-        if subject == self.identity().id {
-            let testimony = Testimony::Heard { incarnation: self.incarnation };
-            return self.check(asker, &Check::Tell { nonce, testimony });
-        }
-        // It has said that it goes: whoever asks has missed that.
-        let is_gone = self.table.get(subject).is_some_and(|member| member.status == Status::Left);
-        if is_gone || self.table.away_until_us(subject) > now.mono_us {
-            return self.send_records(asker, &[subject]);
-        }
-        // Only members are asked at the addresses that they gave: nobody can have a stranger asked.
-        let Some(known) = self.table.get(subject).map(|member| member.swim) else { return };
-        let at_once = if known.identity.generation > generation {
-            Some(Testimony::Heard { incarnation: 0 })
-        } else if !known.is_active() {
-            Some(Testimony::Silent)
-        } else if self.inquiries.open.get(&subject).is_some_and(|inquiry| inquiry.phase == Phase::Stalled) {
-            Some(Testimony::Stalled)
-        } else {
-            None
-        };
-        if let Some(testimony) = at_once {
-            return self.check(asker, &Check::Tell { nonce, testimony });
-        }
-        let key = (subject, asker.id);
-        let is_repeated = self.inquiries.errands.get(&key).is_some_and(|errand| errand.ask_nonce == nonce);
-        if is_repeated || self.inquiries.errands.len() >= ERRANDS_MAX {
-            return;
-        }
-        self.stats.errands += 1;
-        let window_us = u64::from(window_ms.max(1)) * 1_000;
-        let errand = Errand {
-            asker,
-            ask_nonce: nonce,
-            subject: known.identity,
-            doubt,
-            nonce_from: self.inquiries.nonce.wrapping_add(1),
-            until_us: now.mono_us + window_us,
-            tick_us: window_us / PINGS_PER_ROUND,
-            tick: 0,
-            pinged_us: 0,
-            tcp: Tcp::NotTried,
-            icmp_refused: false,
-        };
-        self.inquiries.errands.insert(key, errand);
-        self.errand_timer(now, key, nonce);
-    }
-
-    pub(super) fn errand_timer(&mut self, now: Now, key: (NodeId, NodeId), ask_nonce: u32) {
-        let calls = self.inquiries.call_count();
-        let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|e| e.ask_nonce == ask_nonce) else { return };
-        if now.mono_us >= errand.until_us {
-            let testimony = match errand.tcp {
-                Tcp::Stalled => Testimony::Stalled,
-                Tcp::Refused => Testimony::Refused,
-                Tcp::NotTried | Tcp::Pending | Tcp::Silent => Testimony::Silent,
-            };
-            return self.finish_errand(key, testimony);
-        }
-        let Errand { subject, doubt, until_us, tick_us, tick, .. } = *errand;
-        let calls_subject = tick == 1 && errand.tcp == Tcp::NotTried && calls < EXCHANGES_MAX;
-        errand.tick += 1;
-        if calls_subject {
-            errand.tcp = Tcp::Pending;
-        }
-        // One question serves all that want to know; the first one of each errand is its own.
-        let asked_us = self.errands_about(key.0).map(|(_, errand)| errand.pinged_us).max().unwrap_or_default();
-        if tick == 0 || now.mono_us >= asked_us + tick_us / 2 {
-            let nonce = self.inquiries.next_nonce();
-            self.check(subject, &Check::Ping { nonce, doubt });
-            if let Some(errand) = self.inquiries.errands.get_mut(&key) {
-                errand.pinged_us = now.mono_us;
-            }
-        }
-        if calls_subject {
-            self.call_for_errand(now, key, subject, until_us);
-        }
-        let next_us = (now.mono_us + tick_us.max(1_000)).min(until_us);
-        self.timers.submit(next_us, Timer::Errand(key.0, key.1, ask_nonce));
-    }
-
-    fn call_for_errand(&mut self, now: Now, key: (NodeId, NodeId), subject: Identity, until_us: u64) {
-        // The outcome is to be here before the window ends.
-        let patience_ms = until_us.saturating_sub(now.mono_us) / 1_250;
-        let purpose = Purpose::Errand(key.0, key.1);
-        self.exchange(subject.addr, Some(subject.id), purpose, &Request::Alive, patience_ms.max(1));
-    }
-
-    fn finish_errand(&mut self, key: (NodeId, NodeId), testimony: Testimony) {
-        if let Some(Errand { asker, ask_nonce: nonce, .. }) = self.inquiries.errands.remove(&key) {
-            self.check(asker, &Check::Tell { nonce, testimony });
-        }
-    }
-
-    // ---- TCP and refusals ----------------------------------------------------------------------------------------
-
-    /// What came of the subject's being called over TCP. `Ok`: it answered, with its incarnation if it told it.
-    pub(super) fn called(&mut self, now: Now, purpose: Purpose, outcome: Result<Option<u16>, ExchangeError>) {
-        let tcp = match outcome {
-            Ok(_) => Tcp::NotTried,
-            // Somebody else at its address: it is not there.
-            Err(ExchangeError::Refused | ExchangeError::WrongPeer) => Tcp::Refused,
-            Err(ExchangeError::Stalled | ExchangeError::Broken) => Tcp::Stalled,
-            Err(ExchangeError::Unreachable) => Tcp::Silent,
-        };
-        match purpose {
-            Purpose::Inquiry(subject) => {
-                let Some(inquiry) = self.inquiries.open.get_mut(&subject) else { return };
-                inquiry.tcp = tcp;
-                if let Ok(incarnation) = outcome {
-                    self.table.answered_over_tcp(subject);
-                    self.health.answered_over_tcp_only();
-                    self.subject_answered(now, subject, incarnation, true);
-                } else if !self.is_moot(subject) {
-                    self.judge(now, subject);
-                }
-            }
-            Purpose::Errand(subject, asker) => {
-                let key = (subject, asker);
-                let Some(errand) = self.inquiries.errands.get_mut(&key) else { return };
-                errand.tcp = tcp;
-                if let Ok(incarnation) = outcome {
-                    self.finish_errand(key, Testimony::Heard { incarnation: incarnation.unwrap_or_default() });
-                } else if tcp == Tcp::Refused && errand.icmp_refused {
-                    self.finish_errand(key, Testimony::Refused);
-                }
-            }
-            Purpose::Sync | Purpose::Push | Purpose::LeavePush => {}
-        }
-    }
-
-    /// A datagram to `to` came back.
-    pub(super) fn refused(&mut self, now: Now, to: std::net::SocketAddr) {
-        let errands: Vec<_> = self
-            .inquiries
-            .errands
-            .iter()
-            .filter(|(_, errand)| errand.subject.addr == to && !errand.icmp_refused)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in errands {
-            let Some(errand) = self.inquiries.errands.get_mut(&key) else { continue };
-            errand.icmp_refused = true;
-            let (subject, until_us) = (errand.subject, errand.until_us);
-            match errand.tcp {
-                Tcp::Refused => self.finish_errand(key, Testimony::Refused),
-                Tcp::NotTried => {
-                    errand.tcp = Tcp::Pending;
-                    self.call_for_errand(now, key, subject, until_us);
-                }
-                Tcp::Pending | Tcp::Silent | Tcp::Stalled => {}
-            }
-        }
-        let subject = self.table.iter_active().find(|member| member.swim.identity.addr == to);
-        if let Some(id) = subject.map(|member| member.swim.identity.id) {
-            self.give_up_probe(now, id);
-            self.inquire(now, id, None, true);
-        }
-    }
-
-    /// Tells a member that somebody holds its present life for down.
-    pub(super) fn warn(&mut self, member: Identity) {
-        self.check(member, &Check::HeldDown { generation: member.generation });
     }
 
     fn declare_down(&mut self, now: Now, subject: Identity) {

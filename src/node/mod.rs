@@ -22,10 +22,12 @@
 
 mod codec;
 mod config;
+mod errand;
 mod health;
 mod identity;
 mod inquiry;
 mod io;
+mod lives;
 mod mutant;
 mod records;
 mod spread;
@@ -47,10 +49,11 @@ use self::health::Own;
 pub use self::identity::Identity;
 use self::inquiry::Inquiries;
 pub use self::io::{Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, Now, Peer, Start};
+use self::lives::Rival;
 pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
-use self::swim::{Foca, Rival};
+use self::swim::Foca;
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::identity::Identity;
+use super::lives::is_plausible;
 use super::stats::Kind;
-use super::swim::is_plausible;
 use super::table::{Member, Swim};
 use super::timers::Timer;
 use super::{Cause, Mutant, Node, Now};

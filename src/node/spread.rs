@@ -20,7 +20,7 @@ impl Spread {
     /// Starts, or starts again, the rumour about `owner`'s record. An urgent one is told twice as often: whoever misses
     /// a goodbye suspects a failure.
     pub(super) fn tell(&mut self, owner: NodeId, cluster_size: usize, is_urgent: bool) {
-        let sends = (cluster_size.max(1).ilog2() + 4) * if is_urgent { 2 } else { 1 };
+        let sends = (cluster_size.max(1).ilog2() / 2 + 4) * if is_urgent { 2 } else { 1 };
         if let Some(old) = self.left.insert(owner, sends) {
             self.order.remove(&(Reverse(old), owner));
         }

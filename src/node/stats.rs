@@ -66,7 +66,7 @@ pub struct Stats {
     pub probes_answered: u64,
     /// Sum of their round trips, in microseconds.
     pub probe_rtt_us_sum: u64,
-    /// Members accused: neither this node nor its witnesses got an answer.
+    /// Members accused: neither this node nor enough witnesses got an answer.
     pub probes_failed: u64,
     /// Probes unanswered in time, and so looked into.
     pub inquiries: u64,

@@ -6,11 +6,8 @@
 //!   when the inquiry's verdict is "down" and the suspicion still stands: foca 2.0 sends `TurnUndead` also to a member
 //!   that has refuted in time, and so forces it to renew.
 //! * News is gossiped at once, not at foca's next tick.
-//! * An identity is renewed here, never by foca: to a generation above all that the cluster may remember, at a bounded
-//!   rate, and persisted before a datagram carries it.
 //! * Every packet that foca sends leaves through [`Node::send`], with records in the room that is left.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use foca::{Header, Member as Update, Message, NoCustomBroadcast, Notification, Runtime};
@@ -19,28 +16,22 @@ use rand_chacha::ChaCha12Rng;
 
 use super::codec::{self, Packet, SwimCodec};
 use super::identity::Identity;
+use super::lives::is_plausible;
 use super::table::Swim;
 use super::timers::Timer;
-use super::{Cause, Config, Effect, Event, Mutant, Node, Now};
+use super::{Cause, Config, Effect, Mutant, Node, Now};
 use crate::node::stats::Kind;
-use crate::record::{NodeId, NodeRecord, Status};
+use crate::record::{NodeId, Status};
 use crate::wire::DropCause;
-use crate::wire::datagram::{Hello, RecordEnvelope, Writer};
+use crate::wire::datagram::{Hello, Writer};
 use crate::wire::exchange::{Liveness, MEMBERS_MAX};
 
 pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
 
-/// Renewals allowed in [`FIGHT_WINDOW_US`].
-const RENEWALS_MAX: usize = 8;
-/// How far a generation may be ahead of this node's clock, in seconds: clocks may be wrong by decades.
-const GENERATION_AHEAD_MAX_S: u64 = 1 << 32;
-const FIGHT_WINDOW_US: u64 = 60_000_000;
 /// Second rounds of inquiries that a suspicion heard of may last before this node looks for itself.
 const HEARSAY_ROUNDS: u64 = 4;
 /// Time between two greetings, in microseconds.
 const HELLO_INTERVAL_US: u64 = 1_000_000;
-/// How long a node that gave way says nothing, before it looks whether the other is still there.
-const SILENCE_US: u64 = 300_000_000;
 
 pub(super) fn start(identity: Identity, config: &Config, rng: ChaCha12Rng) -> Foca {
     Foca::new(identity, config.foca(1, identity.addr.is_ipv6()), rng, SwimCodec)
@@ -65,21 +56,6 @@ const fn kind_of(message: &Message<Identity>) -> Kind {
         Message::Gossip | Message::Broadcast => Kind::Gossip,
         Message::TurnUndead => Kind::TurnUndead,
     }
-}
-
-/// Another process that writes records of this node's id.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rival {
-    /// The generation it started with.
-    started: u64,
-    /// This node's generation after it was first heard of.
-    answered: u64,
-}
-
-/// A generation is a time in seconds, or one more than the last: nothing far in the future is believed, or one forged
-/// number would silence its node for ever.
-pub(super) fn is_plausible(now: Now, generation: u64) -> bool {
-    generation <= now.unix_ms / 1_000 + GENERATION_AHEAD_MAX_S
 }
 
 /// What foca asked for during one call.
@@ -187,7 +163,7 @@ impl Node {
     }
 
     /// Whoever accused it decides, unless it goes down itself: then somebody else has to.
-    fn watch_hearsay(&mut self, now: Now, identity: Identity) {
+    pub(super) fn watch_hearsay(&mut self, now: Now, identity: Identity) {
         let after_us = self.config.suspect_timeout_ms * 1_000 * HEARSAY_ROUNDS;
         let jitter_us = self.rng.random_range(0..=after_us);
         self.timers.submit(now.mono_us + after_us + jitter_us, Timer::Hearsay(identity));
@@ -444,129 +420,6 @@ impl Node {
         }
     }
 
-    /// Others talk about this node.
-    pub(super) fn heard_of_self(&mut self, now: Now, swim: Swim) {
-        let me = self.identity();
-        if self.leaving || self.silent || self.config.has(Mutant::NoRefutation) {
-            return;
-        }
-        if swim.identity == me {
-            match swim.liveness {
-                Liveness::Alive => {}
-                // No incarnation is left to refute with.
-                Liveness::Suspect if swim.incarnation.max(self.incarnation) == u16::MAX => self.renew(now, me),
-                // foca refutes: a higher incarnation, told to a few members at once.
-                Liveness::Suspect => {
-                    self.drive(now, |foca, out| foca.apply_many(std::iter::once(update(&swim)), true, out));
-                }
-                Liveness::Down => self.renew(now, swim.identity),
-            }
-        } else if swim.identity.generation >= me.generation {
-            // A life that this one does not remember (an older disk was restored), or another node with this id.
-            if swim.identity.addr != me.addr {
-                self.rival_addr = Some(swim.identity.addr);
-            }
-            self.renew(now, swim.identity);
-        }
-    }
-
-    /// A record of this node's id that this process did not write, of a generation above the one it started with.
-    ///
-    /// It may be a life that an older disk does not remember: this node goes above it, and that is the end. If the same
-    /// process then goes above this node, it lives: two nodes have one id (a cloned disk). The one that was started later
-    /// stays, the other falls silent; both report it.
-    pub(super) fn heard_of_rival(&mut self, now: Now, envelope: &RecordEnvelope) {
-        let generation = envelope.version.generation;
-        let mine = self.record.started_generation;
-        if self.leaving || self.silent || generation <= mine {
-            return;
-        }
-        let Ok(NodeRecord { started_generation: theirs, .. }) = envelope.record() else { return };
-        if theirs == mine {
-            return;
-        }
-        let me = self.identity();
-        if generation > me.generation {
-            self.renew(now, Identity { generation, ..me });
-        }
-        let first = self.rival.filter(|rival| rival.started == theirs);
-        let is_alive = first.is_some_and(|rival| generation > rival.answered);
-        if first.is_none() {
-            self.rival = Some(Rival { started: theirs, answered: self.identity().generation });
-        }
-        let gives_way = is_alive && theirs > mine;
-        if gives_way || (first.is_none() && theirs < mine) {
-            self.effect(Effect::Event(Event::IdentityConflict { addr: self.rival_addr, generation, gives_way }));
-        }
-        if gives_way {
-            self.silent = true;
-            self.inquiries.clear();
-            self.rival = None;
-            self.timers.submit(now.mono_us + SILENCE_US, Timer::Speak);
-        }
-    }
-
-    /// The silence is over: is the other still there?
-    pub(super) fn speak(&mut self, now: Now) {
-        self.silent = false;
-        let suspects: Vec<_> = self.table.iter_active().map(|member| member.swim).collect();
-        for suspect in suspects.into_iter().filter(|swim| swim.liveness == Liveness::Suspect) {
-            self.watch_hearsay(now, suspect.identity);
-        }
-        self.arm_rejoin(now.mono_us);
-    }
-
-    /// `by` holds this very life for down and will not listen to it any more.
-    fn declared_down(&mut self, now: Now, by: Identity) {
-        // A life that another has taken the place of has nothing to say any more.
-        let is_outranked =
-            self.table.get(by.id).is_some_and(|m| foca::Identity::win_addr_conflict(&m.swim.identity, &by));
-        if self.leaving || self.silent || is_outranked {
-            return;
-        }
-        let me = self.identity();
-        self.renew(now, me);
-        // It may remember a generation above ours: a full exchange tells.
-        self.start_sync(by.addr, Some(by.id));
-    }
-
-    /// From now on this node is at `addr`: the same node in a new life.
-    pub(super) fn readdress(&mut self, now: Now, addr: std::net::SocketAddr) {
-        let me = self.identity();
-        if addr != me.addr && super::sync::is_usable(addr) {
-            self.renew_at(now, me, addr);
-        }
-    }
-
-    /// Takes a generation above `seen` and tells everybody.
-    fn renew(&mut self, now: Now, seen: Identity) {
-        let addr = self.identity().addr;
-        self.renew_at(now, seen, addr);
-    }
-
-    fn renew_at(&mut self, now: Now, seen: Identity, addr: std::net::SocketAddr) {
-        forget_old(&mut self.renewed_us, now);
-        if self.silent || self.renewed_us.len() >= RENEWALS_MAX {
-            return;
-        }
-        self.renewed_us.push_back(now.mono_us);
-        let me = self.identity();
-        let generation = me.generation.max(seen.generation).max(now.unix_ms / 1_000).saturating_add(1);
-        let before = self.own_member();
-        self.stats.renewals += 1;
-        self.effect(Effect::PersistGeneration(generation));
-        self.incarnation = 0;
-        self.connected = false;
-        self.drive(now, |foca, out| foca.change_identity(Identity { generation, addr, ..me }, out));
-        self.update_own_record(now, before, |record| {
-            if record.data_path_addr == me.addr.ip() {
-                record.data_path_addr = addr.ip();
-            }
-        });
-        // foca says its new identity once; if that is lost, nobody hears of this node again.
-        self.arm_rejoin(now.mono_us + self.config.rejoin_interval_ms * 1_000);
-    }
-
     pub(super) fn swim_timer(&mut self, now: Now, timer: foca::Timer<Identity>) {
         let mut accused = None;
         match &timer {
@@ -610,11 +463,5 @@ impl Node {
         {
             self.size_digits = digits;
         }
-    }
-}
-
-fn forget_old(times_us: &mut VecDeque<u64>, now: Now) {
-    while times_us.front().is_some_and(|at| now.mono_us.saturating_sub(*at) > FIGHT_WINDOW_US) {
-        times_us.pop_front();
     }
 }

@@ -598,8 +598,8 @@ pub(crate) fn shows(observer: &Node, id: &str, status: Status) -> Member {
 #[track_caller]
 pub(crate) fn some_probes(node: &Node) {
     let probed = || {
-        let answered = node.metric("gossipd_probes_total{result=\"answered\"}").unwrap_or_default();
-        answered + node.metric("gossipd_probes_total{result=\"failed\"}").unwrap_or_default()
+        let answered = node.metric("gossipd_probes_total").unwrap_or_default();
+        answered + node.metric("gossipd_inquiries_total").unwrap_or_default()
     };
     let before = probed();
     wait_for(&format!("{} to probe on", node.name), || {

@@ -16,6 +16,7 @@
 
 mod api;
 mod cluster;
+mod detector;
 mod dev;
 mod harness;
 mod hostile;

@@ -1,0 +1,302 @@
+//! What other nodes' inquiries want from this one: answers, and errands to a third node.
+//!
+//! Here all checks that arrive are sorted: questions about this node are answered, answers go to the inquiry or errand
+//! that waits for them. Not here: this node's own inquiries (`inquiry`).
+
+use std::net::SocketAddr;
+
+use super::identity::Identity;
+use super::inquiry::{EXCHANGES_MAX, PINGS_PER_ROUND, Phase, Tcp};
+use super::table::Swim;
+use super::timers::Timer;
+use super::{ExchangeError, Node, Now, Purpose};
+use crate::record::{NodeId, Status};
+use crate::wire::datagram::{Check, Doubt, Testimony};
+use crate::wire::exchange::{Liveness, Request};
+
+/// Errands under way at once, at most: a node that many ask says nothing, and they ask others.
+const ERRANDS_MAX: usize = 256;
+
+/// What another node wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Errand {
+    pub(super) asker: Identity,
+    pub(super) ask_nonce: u32,
+    pub(super) subject: Identity,
+    pub(super) doubt: Option<Doubt>,
+    pub(super) nonce_from: u32,
+    pub(super) until_us: u64,
+    pub(super) tick_us: u64,
+    pub(super) tick: u64,
+    pub(super) pinged_us: u64,
+    pub(super) tcp: Tcp,
+    pub(super) icmp_refused: bool,
+}
+
+impl Node {
+    // ---- what others say -----------------------------------------------------------------------------------------
+
+    pub(super) fn checks(&mut self, now: Now, sender: NodeId, checks: Vec<Check>) {
+        for check in checks {
+            match check {
+                Check::Ping { nonce, doubt } => self.pinged(now, sender, nonce, doubt),
+                Check::Pong { nonce, generation, incarnation } => {
+                    self.ponged(now, sender, nonce, generation, incarnation);
+                }
+                Check::Ask { nonce, subject, generation, doubt, window_ms } => {
+                    self.asked(now, sender, nonce, (subject, generation), doubt, window_ms);
+                }
+                Check::Tell { nonce, testimony } => self.told(now, sender, nonce, testimony),
+                Check::HeldDown { generation } => self.held_down(now, generation),
+            }
+        }
+    }
+
+    fn pinged(&mut self, now: Now, sender: NodeId, nonce: u32, doubt: Option<Doubt>) {
+        let me = self.identity();
+        if let Some(Doubt { incarnation, .. }) = doubt.filter(|doubt| doubt.generation == me.generation) {
+            self.heard_of_self(now, Swim { identity: me, incarnation, liveness: Liveness::Suspect });
+        }
+        let me = self.identity();
+        if let Some(to) = self.table.get(sender).map(|member| member.swim.identity) {
+            let incarnation = self.incarnation;
+            self.check(to, &Check::Pong { nonce, generation: me.generation, incarnation });
+        }
+    }
+
+    fn ponged(&mut self, now: Now, sender: NodeId, nonce: u32, generation: u64, incarnation: u16) {
+        self.table.answered_over_udp(sender);
+        let is_answer = |from: u32, subject: &Identity| {
+            nonce.wrapping_sub(from) <= self.inquiries.nonce.wrapping_sub(from) && generation >= subject.generation
+        };
+        let mine = self.inquiries.open.get(&sender).filter(|i| is_answer(i.nonce_from, &i.subject));
+        let incarnation_of = |subject: &Identity| (subject.generation == generation).then_some(incarnation);
+        let mine = mine.map(|inquiry| incarnation_of(&inquiry.subject));
+        let errands: Vec<_> = self
+            .errands_about(sender)
+            .filter(|(_, errand)| is_answer(errand.nonce_from, &errand.subject))
+            .map(|(key, _)| *key)
+            .collect();
+        if let Some(incarnation) = mine {
+            self.subject_answered(now, sender, incarnation, true);
+        }
+        for key in errands {
+            self.finish_errand(key, Testimony::Heard { incarnation });
+        }
+    }
+
+    /// foca's own probe was answered after all.
+    pub(super) fn acked(&mut self, now: Now, from: NodeId, probe: u8) {
+        self.table.answered_over_udp(from);
+        if self.inquiries.open.get(&from).is_some_and(|inquiry| inquiry.probe == Some(probe)) {
+            self.subject_answered(now, from, None, true);
+        }
+    }
+
+    fn told(&mut self, now: Now, sender: NodeId, nonce: u32, testimony: Testimony) {
+        let found = self.inquiries.open.iter_mut().find(|(_, inquiry)| inquiry.ask_nonce == nonce);
+        let Some((subject, inquiry)) = found else { return };
+        let subject = *subject;
+        let Some(witness) = inquiry.witnesses.iter_mut().find(|witness| witness.id == sender) else { return };
+        witness.said = Some(testimony);
+        if let Testimony::Heard { incarnation } = testimony {
+            self.table.vouched(subject, sender);
+            self.subject_answered(now, subject, Some(incarnation), false);
+        } else if !self.is_moot(subject) {
+            self.judge(now, subject);
+        }
+    }
+
+    /// `sender` holds nobody: it tells that a third node holds this very life for down.
+    fn held_down(&mut self, now: Now, generation: u64) {
+        let me = self.identity();
+        if generation == me.generation {
+            self.heard_of_self(now, Swim { identity: me, incarnation: self.incarnation, liveness: Liveness::Down });
+        }
+    }
+
+    // ---- errands -------------------------------------------------------------------------------------------------
+
+    fn errands_about(&self, subject: NodeId) -> impl Iterator<Item = (&(NodeId, NodeId), &Errand)> {
+        let from = (subject, NodeId::from_bytes([0; 16]));
+        self.inquiries.errands.range(from..).take_while(move |((about, _), _)| *about == subject)
+    }
+
+    fn asked(
+        &mut self,
+        now: Now,
+        asker: NodeId,
+        nonce: u32,
+        (subject, generation): (NodeId, u64),
+        doubt: Option<Doubt>,
+        window_ms: u16,
+    ) {
+        // A node that is not sure of itself is no witness.
+        if self.leaving || self.silent || !self.health.is_fit_to_testify(now) {
+            return;
+        }
+        let Some(asker) = self.table.get(asker).map(|member| member.swim.identity) else { return };
+        if subject == self.identity().id {
+            let testimony = Testimony::Heard { incarnation: self.incarnation };
+            return self.check(asker, &Check::Tell { nonce, testimony });
+        }
+        // It has said that it goes: whoever asks has missed that.
+        let is_gone = self.table.get(subject).is_some_and(|member| member.status == Status::Left);
+        if is_gone || self.table.away_until_us(subject) > now.mono_us {
+            return self.send_records(asker, &[subject]);
+        }
+        // Only members are asked at the addresses that they gave: nobody can have a stranger asked.
+        let Some(known) = self.table.get(subject).map(|member| member.swim) else { return };
+        let at_once = if known.identity.generation > generation {
+            Some(Testimony::Heard { incarnation: 0 })
+        } else if !known.is_active() {
+            Some(Testimony::Silent)
+        } else if self.inquiries.open.get(&subject).is_some_and(|inquiry| inquiry.phase == Phase::Stalled) {
+            Some(Testimony::Stalled)
+        } else {
+            None
+        };
+        if let Some(testimony) = at_once {
+            return self.check(asker, &Check::Tell { nonce, testimony });
+        }
+        let key = (subject, asker.id);
+        let is_repeated = self.inquiries.errands.get(&key).is_some_and(|errand| errand.ask_nonce == nonce);
+        if is_repeated || self.inquiries.errands.len() >= ERRANDS_MAX {
+            return;
+        }
+        self.stats.errands += 1;
+        let window_us = u64::from(window_ms.max(1)) * 1_000;
+        let errand = Errand {
+            asker,
+            ask_nonce: nonce,
+            subject: known.identity,
+            doubt,
+            nonce_from: self.inquiries.nonce.wrapping_add(1),
+            until_us: now.mono_us + window_us,
+            tick_us: window_us / PINGS_PER_ROUND,
+            tick: 0,
+            pinged_us: 0,
+            tcp: Tcp::NotTried,
+            icmp_refused: false,
+        };
+        self.inquiries.errands.insert(key, errand);
+        self.errand_timer(now, key, nonce);
+    }
+
+    pub(super) fn errand_timer(&mut self, now: Now, key: (NodeId, NodeId), ask_nonce: u32) {
+        let calls = self.inquiries.call_count();
+        let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|e| e.ask_nonce == ask_nonce) else { return };
+        if now.mono_us >= errand.until_us {
+            let testimony = match errand.tcp {
+                Tcp::Stalled => Testimony::Stalled,
+                Tcp::Refused => Testimony::Refused,
+                Tcp::NotTried | Tcp::Pending | Tcp::Silent => Testimony::Silent,
+            };
+            return self.finish_errand(key, testimony);
+        }
+        let Errand { subject, doubt, until_us, tick_us, tick, .. } = *errand;
+        let calls_subject = tick == 1 && errand.tcp == Tcp::NotTried && calls < EXCHANGES_MAX;
+        errand.tick += 1;
+        if calls_subject {
+            errand.tcp = Tcp::Pending;
+        }
+        // One question serves all that want to know; the first one of each errand is its own.
+        let asked_us = self.errands_about(key.0).map(|(_, errand)| errand.pinged_us).max().unwrap_or_default();
+        if tick == 0 || now.mono_us >= asked_us + tick_us / 2 {
+            let nonce = self.inquiries.next_nonce();
+            self.check(subject, &Check::Ping { nonce, doubt });
+            if let Some(errand) = self.inquiries.errands.get_mut(&key) {
+                errand.pinged_us = now.mono_us;
+            }
+        }
+        if calls_subject {
+            self.call_for_errand(now, key, subject, until_us);
+        }
+        let next_us = (now.mono_us + tick_us.max(1_000)).min(until_us);
+        self.timers.submit(next_us, Timer::Errand(key.0, key.1, ask_nonce));
+    }
+
+    fn call_for_errand(&mut self, now: Now, key: (NodeId, NodeId), subject: Identity, until_us: u64) {
+        // The outcome is to be here before the window ends.
+        let patience_ms = until_us.saturating_sub(now.mono_us) / 1_250;
+        let purpose = Purpose::Errand(key.0, key.1);
+        self.exchange(subject.addr, Some(subject.id), purpose, &Request::Alive, patience_ms.max(1));
+    }
+
+    fn finish_errand(&mut self, key: (NodeId, NodeId), testimony: Testimony) {
+        if let Some(Errand { asker, ask_nonce: nonce, .. }) = self.inquiries.errands.remove(&key) {
+            self.check(asker, &Check::Tell { nonce, testimony });
+        }
+    }
+
+    // ---- TCP and refusals ----------------------------------------------------------------------------------------
+
+    /// What came of the subject's being called over TCP. `Ok`: it answered, with its incarnation if it told it.
+    pub(super) fn called(&mut self, now: Now, purpose: Purpose, outcome: Result<Option<u16>, ExchangeError>) {
+        let tcp = match outcome {
+            Ok(_) => Tcp::NotTried,
+            // Somebody else at its address: it is not there.
+            Err(ExchangeError::Refused | ExchangeError::WrongPeer) => Tcp::Refused,
+            Err(ExchangeError::Stalled | ExchangeError::Broken) => Tcp::Stalled,
+            Err(ExchangeError::Unreachable) => Tcp::Silent,
+        };
+        match purpose {
+            Purpose::Inquiry(subject) => {
+                let Some(inquiry) = self.inquiries.open.get_mut(&subject) else { return };
+                inquiry.tcp = tcp;
+                if let Ok(incarnation) = outcome {
+                    self.table.answered_over_tcp(subject);
+                    self.health.answered_over_tcp_only();
+                    self.subject_answered(now, subject, incarnation, true);
+                } else if !self.is_moot(subject) {
+                    self.judge(now, subject);
+                }
+            }
+            Purpose::Errand(subject, asker) => {
+                let key = (subject, asker);
+                let Some(errand) = self.inquiries.errands.get_mut(&key) else { return };
+                errand.tcp = tcp;
+                if let Ok(incarnation) = outcome {
+                    self.finish_errand(key, Testimony::Heard { incarnation: incarnation.unwrap_or_default() });
+                } else if tcp == Tcp::Refused && errand.icmp_refused {
+                    self.finish_errand(key, Testimony::Refused);
+                }
+            }
+            Purpose::Sync | Purpose::Push | Purpose::LeavePush => {}
+        }
+    }
+
+    /// A datagram to `to` came back.
+    pub(super) fn refused(&mut self, now: Now, to: SocketAddr) {
+        let errands: Vec<_> = self
+            .inquiries
+            .errands
+            .iter()
+            .filter(|(_, errand)| errand.subject.addr == to && !errand.icmp_refused)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in errands {
+            let Some(errand) = self.inquiries.errands.get_mut(&key) else { continue };
+            errand.icmp_refused = true;
+            let (subject, until_us) = (errand.subject, errand.until_us);
+            match errand.tcp {
+                Tcp::Refused => self.finish_errand(key, Testimony::Refused),
+                Tcp::NotTried => {
+                    errand.tcp = Tcp::Pending;
+                    self.call_for_errand(now, key, subject, until_us);
+                }
+                Tcp::Pending | Tcp::Silent | Tcp::Stalled => {}
+            }
+        }
+        let subject = self.table.iter_active().find(|member| member.swim.identity.addr == to);
+        if let Some(id) = subject.map(|member| member.swim.identity.id) {
+            self.give_up_probe(now, id);
+            self.inquire(now, id, None, true);
+        }
+    }
+
+    /// Tells a member that somebody holds its present life for down.
+    pub(super) fn warn(&mut self, member: Identity) {
+        self.check(member, &Check::HeldDown { generation: member.generation });
+    }
+}
