@@ -10,7 +10,7 @@ use rayon::prelude::*;
 fn every_mutant_is_caught_by_its_named_checker() {
     let survivors: Vec<_> = Mutant::ALL
         .par_iter()
-        .filter(|mutant| hunt(**mutant, 3).unwrap().caught.is_none())
+        .filter(|mutant| hunt(**mutant, 8).unwrap().caught.is_none())
         .map(|mutant| (mutant.word(), trap(*mutant)))
         .collect();
     assert!(survivors.is_empty(), "{survivors:?}");

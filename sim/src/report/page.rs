@@ -162,7 +162,7 @@ fn expected(pair: &Pair<'_>) -> String {
     }
     let names: Vec<_> = pair.each().map(|(_, name, _)| name).collect();
     let row = |expectation: &Expectation| {
-        let mut row = vec![escape(&expectation.name), escape(&units::bound(expectation))];
+        let mut row = vec![escape(&units::name(&expectation.name)), escape(&units::bound(expectation))];
         for (_, _, outcome) in pair.each() {
             let found = outcome.expectations.iter().find(|other| other.name == expectation.name);
             match found {
@@ -205,7 +205,9 @@ fn over_time(timeline: &Timeline, pair: &Pair<'_>) -> String {
                 class=\"alarm-suspect\" width=\"12\" height=\"8\"/></svg>suspected</span></p>";
     let alarms = |outcome: &Outcome| figures::alarms(outcome);
     if pair.each().all(|(_, _, outcome)| alarms(outcome).suspect + alarms(outcome).down == 0) {
-        out.push_str(&format!("<h3>False alarms</h3>\n<p class=\"note\">None. {note}</p>\n"));
+        out.push_str(&format!(
+            "<h3>False alarms</h3>\n<p class=\"note\">None: nobody who ran and whom no fault touched was accused.</p>\n"
+        ));
     } else {
         out.push_str(&figure("False alarms", keys, &charts::alarms(timeline, pair), &note));
     }

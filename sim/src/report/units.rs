@@ -87,6 +87,11 @@ pub(crate) fn percent(ppm: u64) -> String {
     format!("{} %", fraction(ppm, 10_000, digits))
 }
 
+/// A figure's name in words: its unit is shown with its value.
+pub(crate) fn name(figure: &str) -> String {
+    figure.strip_suffix("_us").unwrap_or(figure).replace('_', " ")
+}
+
 /// A figure in its unit.
 pub(crate) fn value(unit: &str, number: u64) -> String {
     match unit {
