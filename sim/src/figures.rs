@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::outcome::{CheckResult, Detection, Expectation, FaultLane, Outcome, Verdict};
 use crate::plan::Bound;
+use crate::report::units;
 use crate::run::Run;
 use crate::world::{Counts, HEADER_BYTES, Sent, Watch, World};
 
@@ -115,21 +116,7 @@ fn expectation(bound: &Bound, figures: &Figures) -> Expectation {
     let holds = actual.is_some_and(|actual| {
         at_least.is_none_or(|least| actual >= least) && at_most.is_none_or(|most| actual <= most)
     });
-    Expectation { unit: unit(&name).to_owned(), name, at_least, at_most, actual, holds }
-}
-
-fn unit(name: &str) -> &'static str {
-    if name.ends_with("_us") {
-        "us"
-    } else if name.ends_with("bytes_per_node_s") {
-        "bytes/s"
-    } else if name.ends_with("_per_node_s") {
-        "count/s"
-    } else if name.ends_with("bytes") {
-        "bytes"
-    } else {
-        "count"
-    }
+    Expectation { unit: units::unit_of(&name).to_owned(), name, at_least, at_most, actual, holds }
 }
 
 fn lanes(run: &Run<'_>) -> Vec<FaultLane> {

@@ -1,9 +1,12 @@
 //! One seed, one run: the reason to believe anything that the simulator says.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
+use gossip_sim::outcome::Protocol;
 use gossip_sim::plan::Plan;
+use gossip_sim::run::run_logged;
 use gossip_sim::run_plan;
 use gossip_sim::scenario::catalogue;
+use gossip_sim::world::Logs;
 
 fn plan(name: &str, seed: u64) -> Plan {
     let (scenario, variant) = catalogue::find(name).unwrap();
@@ -15,6 +18,24 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     let outcome = run_plan(&plan("S10@16", 1));
     assert_eq!(outcome, run_plan(&plan("S10@16", 1)));
     assert_ne!(outcome.trace, run_plan(&plan("S10@16", 2)).trace);
+}
+
+#[test]
+fn a_plan_says_which_protocol_and_foca_runs_as_reproducibly() {
+    let foca = Plan { protocol: Protocol::Foca, ..plan("S10@16", 1) };
+    assert_eq!(Plan::from_toml(&foca.to_toml().unwrap()).unwrap(), foca);
+    let outcome = run_plan(&foca);
+    assert_eq!(outcome, run_plan(&foca));
+    assert_eq!(outcome.protocol, Protocol::Foca);
+    assert!(outcome.figures["renewals"] > 0, "what it does when one node is deaf");
+    // It has no seals, no goodbyes, no incarnations to tell.
+    assert!(outcome.checks.iter().all(|check| !["M3", "M8", "M9", "M10"].contains(&check.name.as_str())));
+}
+
+#[test]
+fn writing_the_log_changes_nothing() {
+    let plan = plan("S20@5s", 1);
+    assert_eq!(run_plan(&plan), run_logged(&plan, Logs::Discarded));
 }
 
 #[test]

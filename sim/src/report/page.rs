@@ -205,9 +205,9 @@ fn over_time(timeline: &Timeline, pair: &Pair<'_>) -> String {
                 class=\"alarm-suspect\" width=\"12\" height=\"8\"/></svg>suspected</span></p>";
     let alarms = |outcome: &Outcome| figures::alarms(outcome);
     if pair.each().all(|(_, _, outcome)| alarms(outcome).suspect + alarms(outcome).down == 0) {
-        out.push_str(&format!(
-            "<h3>False alarms</h3>\n<p class=\"note\">None: nobody who ran and whom no fault touched was accused.</p>\n"
-        ));
+        out.push_str(
+            "<h3>False alarms</h3>\n<p class=\"note\">None: nobody who ran and whom no fault touched was accused.</p>\n",
+        );
     } else {
         out.push_str(&figure("False alarms", keys, &charts::alarms(timeline, pair), &note));
     }
@@ -329,7 +329,7 @@ fn all_figures(pair: &Pair<'_>) -> String {
     let ours = figures::all(pair.ours);
     let theirs = pair.before.map(figures::all).unwrap_or_default();
     let row = |figure: &figures::Figure| {
-        let mut row = vec![escape(&figure.name.replace('_', " ")), escape(&units::maybe(&figure.unit, figure.value))];
+        let mut row = vec![escape(&units::name(&figure.name)), escape(&units::maybe(&figure.unit, figure.value))];
         if pair.before.is_some() {
             let before = theirs.iter().find(|other| other.name == figure.name).and_then(|other| other.value);
             row.push(escape(&units::maybe(&figure.unit, before)));

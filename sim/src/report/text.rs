@@ -122,7 +122,7 @@ fn traffic(outcome: &Outcome) -> String {
 }
 
 fn other_figures(outcome: &Outcome) -> String {
-    let row = |(name, value): (&String, &u64)| vec![name.replace('_', " "), units::value(units::unit_of(name), *value)];
+    let row = |(name, value): (&String, &u64)| vec![units::name(name), units::value(units::unit_of(name), *value)];
     let rows: Vec<_> = outcome.figures.iter().map(row).collect();
     grid(&rows, &[1], 2)
 }

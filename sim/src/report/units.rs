@@ -128,6 +128,8 @@ pub(crate) fn bound(expectation: &Expectation) -> String {
 pub(crate) fn unit_of(name: &str) -> &'static str {
     let name = name.trim_end_matches("_max").trim_end_matches("_min");
     let endings = [
+        ("bytes_per_node_s", "bytes/s"),
+        ("_per_node_s", "count/s"),
         ("_us", "us"),
         ("_ms", "ms"),
         ("_s", "s"),
