@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use super::identity::Identity;
-use super::inquiry::{EXCHANGES_MAX, PINGS_PER_ROUND, Phase, Tcp};
+use super::inquiry::{EXCHANGES_MAX, PINGS_PER_ROUND, Phase, STRETCH_MAX, Tcp};
 use super::table::Swim;
 use super::timers::Timer;
 use super::{ExchangeError, Node, Now, Purpose};
@@ -16,12 +16,16 @@ use crate::wire::exchange::{Liveness, Request};
 
 /// Errands under way at once, at most: a node that many ask says nothing, and they ask others.
 const ERRANDS_MAX: usize = 256;
+/// Of those for one asker, at most.
+const ERRANDS_OF_ONE_MAX: usize = 32;
 
 /// What another node wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Errand {
     pub(super) asker: Identity,
     pub(super) ask_nonce: u32,
+    /// Which timer counts.
+    pub(super) timer: u32,
     pub(super) subject: Identity,
     pub(super) doubt: Option<Doubt>,
     pub(super) nonce_from: u32,
@@ -36,19 +40,17 @@ pub(super) struct Errand {
 impl Node {
     // ---- what others say -----------------------------------------------------------------------------------------
 
-    pub(super) fn checks(&mut self, now: Now, sender: NodeId, checks: Vec<Check>) {
-        for check in checks {
-            match check {
-                Check::Ping { nonce, doubt } => self.pinged(now, sender, nonce, doubt),
-                Check::Pong { nonce, generation, incarnation } => {
-                    self.ponged(now, sender, nonce, generation, incarnation);
-                }
-                Check::Ask { nonce, subject, generation, doubt, window_ms } => {
-                    self.asked(now, sender, nonce, (subject, generation), doubt, window_ms);
-                }
-                Check::Tell { nonce, testimony } => self.told(now, sender, nonce, testimony),
-                Check::HeldDown { generation } => self.held_down(now, generation),
+    pub(super) fn checked(&mut self, now: Now, sender: NodeId, check: Check) {
+        match check {
+            Check::Ping { nonce, doubt } => self.pinged(now, sender, nonce, doubt),
+            Check::Pong { nonce, generation, incarnation } => {
+                self.ponged(now, sender, nonce, generation, incarnation);
             }
+            Check::Ask { nonce, subject, generation, doubt, window_ms } => {
+                self.asked(now, sender, nonce, (subject, generation), doubt, window_ms);
+            }
+            Check::Tell { nonce, testimony } => self.told(now, sender, nonce, testimony),
+            Check::HeldDown { generation } => self.held_down(now, generation),
         }
     }
 
@@ -69,19 +71,17 @@ impl Node {
         let is_answer = |from: u32, subject: &Identity| {
             nonce.wrapping_sub(from) <= self.inquiries.nonce.wrapping_sub(from) && generation >= subject.generation
         };
-        let mine = self.inquiries.open.get(&sender).filter(|i| is_answer(i.nonce_from, &i.subject));
-        let incarnation_of = |subject: &Identity| (subject.generation == generation).then_some(incarnation);
-        let mine = mine.map(|inquiry| incarnation_of(&inquiry.subject));
+        let is_mine = self.inquiries.open.get(&sender).is_some_and(|i| is_answer(i.nonce_from, &i.subject));
         let errands: Vec<_> = self
             .errands_about(sender)
             .filter(|(_, errand)| is_answer(errand.nonce_from, &errand.subject))
             .map(|(key, _)| *key)
             .collect();
-        if let Some(incarnation) = mine {
-            self.subject_answered(now, sender, incarnation, true);
+        if is_mine {
+            self.subject_answered(now, sender, Some((generation, incarnation)), None);
         }
         for key in errands {
-            self.finish_errand(key, Testimony::Heard { incarnation });
+            self.finish_errand(key, Testimony::Heard { generation, incarnation });
         }
     }
 
@@ -89,7 +89,7 @@ impl Node {
     pub(super) fn acked(&mut self, now: Now, from: NodeId, probe: u8) {
         self.table.answered_over_udp(from);
         if self.inquiries.open.get(&from).is_some_and(|inquiry| inquiry.probe == Some(probe)) {
-            self.subject_answered(now, from, None, true);
+            self.subject_answered(now, from, None, None);
         }
     }
 
@@ -99,9 +99,9 @@ impl Node {
         let subject = *subject;
         let Some(witness) = inquiry.witnesses.iter_mut().find(|witness| witness.id == sender) else { return };
         witness.said = Some(testimony);
-        if let Testimony::Heard { incarnation } = testimony {
+        if let Testimony::Heard { generation, incarnation } = testimony {
             self.table.vouched(subject, sender);
-            self.subject_answered(now, subject, Some(incarnation), false);
+            self.subject_answered(now, subject, Some((generation, incarnation)), Some(sender));
         } else if !self.is_moot(subject) {
             self.judge(now, subject);
         }
@@ -137,7 +137,7 @@ impl Node {
         }
         let Some(asker) = self.table.get(asker).map(|member| member.swim.identity) else { return };
         if subject == self.identity().id {
-            let testimony = Testimony::Heard { incarnation: self.incarnation };
+            let testimony = Testimony::Heard { generation: self.identity().generation, incarnation: self.incarnation };
             return self.check(asker, &Check::Tell { nonce, testimony });
         }
         // It has said that it goes: whoever asks has missed that.
@@ -147,8 +147,13 @@ impl Node {
         }
         // Only members are asked at the addresses that they gave: nobody can have a stranger asked.
         let Some(known) = self.table.get(subject).map(|member| member.swim) else { return };
-        let at_once = if known.identity.generation > generation {
-            Some(Testimony::Heard { incarnation: 0 })
+        // Of a life that is unknown here there is nothing to say.
+        if known.identity.generation < generation {
+            return;
+        }
+        let at_once = if known.identity.generation > generation && known.is_active() {
+            let (generation, incarnation) = (known.identity.generation, known.incarnation);
+            Some(Testimony::Heard { generation, incarnation })
         } else if !known.is_active() {
             Some(Testimony::Silent)
         } else if self.inquiries.open.get(&subject).is_some_and(|inquiry| inquiry.phase == Phase::Stalled) {
@@ -160,15 +165,27 @@ impl Node {
             return self.check(asker, &Check::Tell { nonce, testimony });
         }
         let key = (subject, asker.id);
-        let is_repeated = self.inquiries.errands.get(&key).is_some_and(|errand| errand.ask_nonce == nonce);
-        if is_repeated || self.inquiries.errands.len() >= ERRANDS_MAX {
+        let window_max_ms = self.config.suspect_timeout_ms * STRETCH_MAX;
+        let window_us = u64::from(window_ms).clamp(1, window_max_ms) * 1_000;
+        if let Some(errand) = self.inquiries.errands.get_mut(&key) {
+            // The next round of the same inquiry: its timer goes on.
+            if errand.ask_nonce != nonce {
+                errand.ask_nonce = nonce;
+                errand.doubt = doubt;
+                errand.until_us = now.mono_us + window_us;
+                errand.nonce_from = self.inquiries.nonce.wrapping_add(1);
+            }
+            return;
+        }
+        let of_asker = self.inquiries.errands.keys().filter(|(_, by)| *by == asker.id).count();
+        if self.inquiries.errands.len() >= ERRANDS_MAX || of_asker >= ERRANDS_OF_ONE_MAX {
             return;
         }
         self.stats.errands += 1;
-        let window_us = u64::from(window_ms.max(1)) * 1_000;
         let errand = Errand {
             asker,
             ask_nonce: nonce,
+            timer: nonce,
             subject: known.identity,
             doubt,
             nonce_from: self.inquiries.nonce.wrapping_add(1),
@@ -183,9 +200,9 @@ impl Node {
         self.errand_timer(now, key, nonce);
     }
 
-    pub(super) fn errand_timer(&mut self, now: Now, key: (NodeId, NodeId), ask_nonce: u32) {
+    pub(super) fn errand_timer(&mut self, now: Now, key: (NodeId, NodeId), timer: u32) {
         let calls = self.inquiries.call_count();
-        let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|e| e.ask_nonce == ask_nonce) else { return };
+        let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|e| e.timer == timer) else { return };
         if now.mono_us >= errand.until_us {
             let testimony = match errand.tcp {
                 Tcp::Stalled => Testimony::Stalled,
@@ -197,9 +214,6 @@ impl Node {
         let Errand { subject, doubt, until_us, tick_us, tick, .. } = *errand;
         let calls_subject = tick == 1 && errand.tcp == Tcp::NotTried && calls < EXCHANGES_MAX;
         errand.tick += 1;
-        if calls_subject {
-            errand.tcp = Tcp::Pending;
-        }
         // One question serves all that want to know; the first one of each errand is its own.
         let asked_us = self.errands_about(key.0).map(|(_, errand)| errand.pinged_us).max().unwrap_or_default();
         if tick == 0 || now.mono_us >= asked_us + tick_us / 2 {
@@ -213,14 +227,17 @@ impl Node {
             self.call_for_errand(now, key, subject, until_us);
         }
         let next_us = (now.mono_us + tick_us.max(1_000)).min(until_us);
-        self.timers.submit(next_us, Timer::Errand(key.0, key.1, ask_nonce));
+        self.timers.submit(next_us, Timer::Errand(key.0, key.1, timer));
     }
 
     fn call_for_errand(&mut self, now: Now, key: (NodeId, NodeId), subject: Identity, until_us: u64) {
         // The outcome is to be here before the window ends.
         let patience_ms = until_us.saturating_sub(now.mono_us) / 1_250;
         let purpose = Purpose::Errand(key.0, key.1);
-        self.exchange(subject.addr, Some(subject.id), purpose, &Request::Alive, patience_ms.max(1));
+        let is_called = self.exchange(subject.addr, Some(subject.id), purpose, &Request::Alive, patience_ms.max(1));
+        if let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|_| is_called) {
+            errand.tcp = Tcp::Pending;
+        }
     }
 
     fn finish_errand(&mut self, key: (NodeId, NodeId), testimony: Testimony) {
@@ -231,8 +248,8 @@ impl Node {
 
     // ---- TCP and refusals ----------------------------------------------------------------------------------------
 
-    /// What came of the subject's being called over TCP. `Ok`: it answered, with its incarnation if it told it.
-    pub(super) fn called(&mut self, now: Now, purpose: Purpose, outcome: Result<Option<u16>, ExchangeError>) {
+    /// What came of the subject's being called over TCP. `Ok`: it answered, with its life if it told it.
+    pub(super) fn called(&mut self, now: Now, purpose: Purpose, outcome: Result<Option<(u64, u16)>, ExchangeError>) {
         let tcp = match outcome {
             Ok(_) => Tcp::NotTried,
             // Somebody else at its address: it is not there.
@@ -244,10 +261,10 @@ impl Node {
             Purpose::Inquiry(subject) => {
                 let Some(inquiry) = self.inquiries.open.get_mut(&subject) else { return };
                 inquiry.tcp = tcp;
-                if let Ok(incarnation) = outcome {
+                if let Ok(life) = outcome {
                     self.table.answered_over_tcp(subject);
                     self.health.answered_over_tcp_only();
-                    self.subject_answered(now, subject, incarnation, true);
+                    self.subject_answered(now, subject, life, None);
                 } else if !self.is_moot(subject) {
                     self.judge(now, subject);
                 }
@@ -256,8 +273,9 @@ impl Node {
                 let key = (subject, asker);
                 let Some(errand) = self.inquiries.errands.get_mut(&key) else { return };
                 errand.tcp = tcp;
-                if let Ok(incarnation) = outcome {
-                    self.finish_errand(key, Testimony::Heard { incarnation: incarnation.unwrap_or_default() });
+                if let Ok(life) = outcome {
+                    let (generation, incarnation) = life.unwrap_or((errand.subject.generation, 0));
+                    self.finish_errand(key, Testimony::Heard { generation, incarnation });
                 } else if tcp == Tcp::Refused && errand.icmp_refused {
                     self.finish_errand(key, Testimony::Refused);
                 }
@@ -276,20 +294,20 @@ impl Node {
             .map(|(key, _)| *key)
             .collect();
         for key in errands {
+            let calls = self.inquiries.call_count();
             let Some(errand) = self.inquiries.errands.get_mut(&key) else { continue };
             errand.icmp_refused = true;
             let (subject, until_us) = (errand.subject, errand.until_us);
             match errand.tcp {
                 Tcp::Refused => self.finish_errand(key, Testimony::Refused),
-                Tcp::NotTried => {
-                    errand.tcp = Tcp::Pending;
-                    self.call_for_errand(now, key, subject, until_us);
-                }
-                Tcp::Pending | Tcp::Silent | Tcp::Stalled => {}
+                Tcp::NotTried if calls < EXCHANGES_MAX => self.call_for_errand(now, key, subject, until_us),
+                Tcp::NotTried | Tcp::Pending | Tcp::Silent | Tcp::Stalled => {}
             }
         }
         let subject = self.table.iter_active().find(|member| member.swim.identity.addr == to);
-        if let Some(id) = subject.map(|member| member.swim.identity.id) {
+        let subject = subject.map(|member| member.swim.identity.id);
+        // Anybody can forge a refusal: what was false a moment ago is not looked into again at once.
+        if let Some(id) = subject.filter(|id| !self.table.is_refused_falsely(*id, now.mono_us)) {
             self.give_up_probe(now, id);
             self.inquire(now, id, None, true);
         }

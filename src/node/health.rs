@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 
+use super::inquiry::Tcp;
 use super::{Config, Degraded, Health, Mutant, Node, Now};
+use crate::record::NodeId;
 
 /// Woken later than this, a node has not lived through the time in between, in microseconds.
 const LATE_US: u64 = 200_000;
@@ -13,10 +15,8 @@ const LATE_US: u64 = 200_000;
 const SLOW_US: u64 = 2_000_000;
 /// Probes in a row that only TCP answered: UDP is blocked here.
 const TCP_STREAK: u32 = 6;
-/// Clock differences remembered.
-const CLOCKS_MAX: usize = 8;
-/// Clocks that must differ before this node's is the wrong one.
-const CLOCKS_SKEWED: usize = 5;
+/// Nodes whose clocks are remembered; when most of them differ from this one's, this one's is wrong.
+const CLOCKS_MAX: usize = 9;
 /// A difference between two wall clocks that matters, in seconds.
 const CLOCK_SKEW_S: u64 = 10;
 
@@ -30,7 +30,7 @@ pub(super) struct Own {
     isolated: bool,
     slow_until_us: u64,
     tcp_streak: u32,
-    clocks: VecDeque<u64>,
+    clocks: VecDeque<(NodeId, u64)>,
     /// When it last looked at itself.
     now_us: u64,
 }
@@ -92,11 +92,12 @@ impl Own {
     }
 
     /// Another node's wall clock differs by so many seconds.
-    pub(super) fn compared_clocks(&mut self, difference_s: u64) {
+    pub(super) fn compared_clocks(&mut self, with: NodeId, difference_s: u64) {
+        self.clocks.retain(|(id, _)| *id != with);
         if self.clocks.len() >= CLOCKS_MAX {
             self.clocks.pop_front();
         }
-        self.clocks.push_back(difference_s);
+        self.clocks.push_back((with, difference_s));
     }
 
     pub(super) const fn is_isolated(&self) -> bool {
@@ -119,7 +120,8 @@ impl Own {
 
     /// What it thinks of itself, as of the last look: one probe period ago at most.
     pub(super) fn report(&self) -> Health {
-        let is_skewed = self.clocks.iter().filter(|s| **s >= CLOCK_SKEW_S).count() >= CLOCKS_SKEWED;
+        let different = self.clocks.iter().filter(|(_, difference_s)| *difference_s >= CLOCK_SKEW_S).count();
+        let is_skewed = 2 * different > self.clocks.len();
         let reasons = Degraded::ALL
             .into_iter()
             .filter(|reason| match reason {
@@ -142,6 +144,8 @@ impl Node {
             && self.table.active() > 1
             && self.inquiries.len() > 1
             && silent_us > self.config.isolated_after_ms * 1_000
+            // Refusals come from somewhere: the network carries.
+            && !self.inquiries.open.values().any(|inquiry| inquiry.tcp == Tcp::Refused && inquiry.icmp_refused)
         {
             self.health.isolated = true;
             self.stats.isolations += 1;
@@ -200,10 +204,11 @@ mod tests {
     #[test]
     fn one_wrong_clock_is_its_owners_and_many_are_this_nodes() {
         let mut own = Own::default();
-        own.compared_clocks(300);
-        (0..4).for_each(|_| own.compared_clocks(0));
+        let id = |n| NodeId::from_bytes([n; 16]);
+        own.compared_clocks(id(1), 0);
+        (0..9).for_each(|_| own.compared_clocks(id(2), 300));
         assert_eq!(own.report().reasons, []);
-        (0..5).for_each(|_| own.compared_clocks(300));
+        own.compared_clocks(id(3), 300);
         assert_eq!(own.report().reasons, [Degraded::ClockSkew]);
     }
 }

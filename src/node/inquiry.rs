@@ -18,6 +18,8 @@
 
 use std::collections::BTreeMap;
 
+use rand::seq::SliceRandom;
+
 use super::errand::Errand;
 use super::identity::Identity;
 use super::stats::Kind;
@@ -35,7 +37,7 @@ pub(super) const PINGS_PER_ROUND: u64 = 6;
 /// Testimonies that an accusation needs, if there are so many others.
 const TESTIMONIES_MIN: usize = 2;
 /// Rounds are stretched up to this many times while witnesses do not answer.
-const STRETCH_MAX: u64 = 8;
+pub(super) const STRETCH_MAX: u64 = 8;
 /// A stopped process is asked once in so many rounds: when it goes on, it answers whatever waits for it.
 const STALLED_TICK_ROUNDS: u64 = 4;
 /// And over TCP once in so many pings.
@@ -151,7 +153,7 @@ impl Node {
         let (identity, tcp_only) = (member.swim.identity, member.tcp_only);
         if let Some(inquiry) = self.inquiries.open.get_mut(&subject) {
             inquiry.probe = probe.or(inquiry.probe);
-            let hurries = is_refused && !inquiry.icmp_refused && inquiry.witnesses.is_empty();
+            let hurries = is_refused && !inquiry.icmp_refused && inquiry.ask_nonce == 0;
             inquiry.icmp_refused |= is_refused;
             if hurries {
                 self.call_witnesses(now, subject);
@@ -231,13 +233,17 @@ impl Node {
         }
         let Some(inquiry) = self.inquiries.open.get_mut(&subject) else { return };
         inquiry.tick += 1;
-        let (tick, phase, has_called) = (inquiry.tick, inquiry.phase, !inquiry.witnesses.is_empty());
+        let (tick, phase, has_called) = (inquiry.tick, inquiry.phase, inquiry.ask_nonce != 0);
+        let is_alone = self.table.active() <= 1;
         self.ping_subject(subject);
         match phase {
             Phase::Stalled if tick.is_multiple_of(STALLED_PINGS_PER_CALL) => self.call_subject(subject),
             Phase::Stalled => {}
             Phase::Looking | Phase::Accused if !has_called => {
                 self.call_witnesses(now, subject);
+                self.call_subject(subject);
+            }
+            Phase::Looking | Phase::Accused if is_alone && tick.is_multiple_of(PINGS_PER_ROUND) => {
                 self.call_subject(subject);
             }
             // The question may have been lost.
@@ -272,9 +278,8 @@ impl Node {
     }
 
     fn ping_subject(&mut self, subject: NodeId) {
-        let Some(Inquiry { subject: identity, phase, .. }) = self.inquiries.open.get(&subject) else { return };
-        let (to, is_accused) = (*identity, *phase == Phase::Accused);
-        let doubt = if is_accused { self.doubt(to) } else { None };
+        let Some(to) = self.inquiries.open.get(&subject).map(|inquiry| inquiry.subject) else { return };
+        let doubt = self.doubt(to);
         let nonce = self.inquiries.next_nonce();
         self.check(to, &Check::Ping { nonce, doubt });
     }
@@ -294,10 +299,14 @@ impl Node {
         if inquiry.tcp == Tcp::Pending || calls >= EXCHANGES_MAX {
             return;
         }
-        inquiry.tcp = Tcp::Pending;
         let to = inquiry.subject;
-        let patience_ms = self.config.inquiry_ms * 3 / 4;
-        self.exchange(to.addr, Some(to.id), Purpose::Inquiry(to.id), &Request::Alive, patience_ms);
+        // A connection, a handshake and a question take three round trips.
+        let rtt_us = self.table.get(to.id).and_then(|member| member.rtt_us).unwrap_or_default();
+        let patience_ms = (self.config.inquiry_ms * 3 / 4).max(5 * rtt_us / 1_000);
+        let is_called = self.exchange(to.addr, Some(to.id), Purpose::Inquiry(to.id), &Request::Alive, patience_ms);
+        if let Some(inquiry) = self.inquiries.open.get_mut(&subject).filter(|_| is_called) {
+            inquiry.tcp = Tcp::Pending;
+        }
     }
 
     /// Draws witnesses and asks them.
@@ -305,8 +314,17 @@ impl Node {
         let barren = self.inquiries.open.get(&subject).map_or(0, |inquiry| inquiry.barren);
         let count = self.config.witnesses.max(1) * if barren > 0 { 2 } else { 1 };
         let drawn = self.choose(count + self.inquiries.open.len().min(2 * count) + 1);
+        let mut drawn: Vec<_> = drawn.into_iter().map(|identity| identity.id).collect();
+        if barren > 0 {
+            // Strangers do not answer: on the small side of a split most are out of reach.
+            let mut near = self.near(now, subject);
+            let (chosen, _) = near.partial_shuffle(&mut self.rng, count);
+            drawn.splice(0..0, chosen.iter().copied());
+            let mut seen = std::collections::BTreeSet::new();
+            drawn.retain(|id| seen.insert(*id));
+        }
         let is_fit = |id: &NodeId| *id != subject && !self.inquiries.open.contains_key(id);
-        let (mut fit, unfit): (Vec<_>, Vec<_>) = drawn.into_iter().map(|identity| identity.id).partition(is_fit);
+        let (mut fit, unfit): (Vec<_>, Vec<_>) = drawn.into_iter().partition(is_fit);
         fit.extend(unfit.into_iter().filter(|id| *id != subject));
         // Whoever has reached it before, when this node could not, is asked first.
         if let Some(voucher) = self.table.voucher(subject).filter(|id| self.is_active(*id)) {
@@ -331,7 +349,7 @@ impl Node {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return };
         let silent: Vec<_> = inquiry.witnesses.iter().filter(|w| w.said.is_none()).map(|witness| witness.id).collect();
         let window_ms = self.round_us(inquiry) * 3 / 4_000;
-        let doubt = if inquiry.phase == Phase::Accused { self.doubt(inquiry.subject) } else { None };
+        let doubt = self.doubt(inquiry.subject);
         let ask = Check::Ask {
             nonce: inquiry.ask_nonce,
             subject,
@@ -346,10 +364,21 @@ impl Node {
         }
     }
 
-    /// How many testimonies it takes here and now.
-    fn testimonies_needed(&self) -> usize {
+    /// Members that this node has heard lately, without `subject`: who is not, is no witness.
+    fn near(&self, now: Now, subject: NodeId) -> Vec<NodeId> {
+        let since_us = now.mono_us.saturating_sub(self.config.isolated_after_ms * 1_000);
+        let members = self.table.iter_active().filter(|member| member.heard_us > since_us);
+        members.map(|member| member.swim.identity.id).filter(|id| *id != subject).collect()
+    }
+
+    /// How many testimonies it takes here and now. When nobody has come to bear witness for long, those count that can.
+    fn testimonies_needed(&self, now: Now, inquiry: &Inquiry) -> usize {
         if self.config.has(Mutant::NoWitnesses) {
             return 0;
+        }
+        let has_waited = now.mono_us >= inquiry.opened_us + self.config.alone_timeout_ms * 1_000;
+        if has_waited && inquiry.barren > 0 && self.table.active() > 1 {
+            return self.near(now, inquiry.subject.id).len().clamp(1, TESTIMONIES_MIN);
         }
         TESTIMONIES_MIN.min(self.table.active().saturating_sub(1))
     }
@@ -357,10 +386,10 @@ impl Node {
     /// Has enough been heard?
     pub(super) fn judge(&mut self, now: Now, subject: NodeId) {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return };
-        if inquiry.phase != Phase::Stalled && inquiry.witnesses.is_empty() && self.table.active() > 1 {
+        if inquiry.phase != Phase::Stalled && inquiry.ask_nonce == 0 {
             return;
         }
-        let needed = self.testimonies_needed();
+        let needed = self.testimonies_needed(now, inquiry);
         let elapsed_us = now.mono_us.saturating_sub(inquiry.round_us);
         let open_us = now.mono_us.saturating_sub(inquiry.opened_us);
         let round_us = self.round_us(inquiry);
@@ -387,7 +416,7 @@ impl Node {
         } else if is_patient && (inquiry.tcp == Tcp::Stalled || stalls > 0) {
             self.wait_for_stalled(now, subject);
         } else if is_alone {
-            if open_us >= self.config.alone_timeout_ms * 1_000 {
+            if open_us >= self.config.alone_timeout_ms * 1_000 && elapsed_us >= round_us * 3 / 4 {
                 self.advance(now, subject);
             }
         } else if denials >= needed && elapsed_us >= round_us * 3 / 4 && inquiry.tcp != Tcp::Pending {
@@ -436,6 +465,10 @@ impl Node {
 
     /// From doubt to accusation, from accusation to verdict.
     fn advance(&mut self, now: Now, subject: NodeId) {
+        // Whoever has lost time looks again before it says anything.
+        if !self.health.is_fit_to_testify(now) {
+            return self.look_again(now, subject, 0);
+        }
         let Some(inquiry) = self.inquiries.open.get_mut(&subject) else { return };
         if inquiry.phase == Phase::Accused {
             let identity = inquiry.subject;
@@ -464,12 +497,31 @@ impl Node {
     }
 
     /// The subject has answered this node or a witness.
-    pub(super) fn subject_answered(&mut self, now: Now, subject: NodeId, incarnation: Option<u16>, is_direct: bool) {
+    ///
+    /// `life` is its generation and incarnation, when it told them; `through` the witness.
+    pub(super) fn subject_answered(
+        &mut self,
+        now: Now,
+        subject: NodeId,
+        life: Option<(u64, u16)>,
+        through: Option<NodeId>,
+    ) {
         let Some(inquiry) = self.inquiries.open.get(&subject) else { return };
         let (identity, is_accused) = (inquiry.subject, inquiry.phase == Phase::Accused);
-        if let Some(incarnation) = incarnation {
-            let alive = Swim { identity, incarnation, liveness: Liveness::Alive };
-            self.apply(now, alive, true, Cause::Contact);
+        if inquiry.icmp_refused {
+            self.table.refused_falsely(subject, now.mono_us);
+        }
+        if let Some((generation, incarnation)) = life {
+            if generation > identity.generation {
+                // It lives on in a life that this node has not heard of.
+                self.inquiries.open.remove(&subject);
+                let teller = through.and_then(|id| self.table.get(id)).map_or(identity, |member| member.swim.identity);
+                return self.start_sync(teller.addr, Some(teller.id));
+            }
+            if generation == identity.generation {
+                let alive = Swim { identity, incarnation, liveness: Liveness::Alive };
+                self.apply(now, alive, true, Cause::Contact);
+            }
         }
         let is_refuted = self.table.get(subject).is_none_or(|known| known.swim.liveness != Liveness::Suspect);
         if is_accused && !is_refuted {
@@ -477,7 +529,7 @@ impl Node {
         }
         self.inquiries.open.remove(&subject);
         self.stats.accusations_withdrawn += u64::from(is_accused);
-        if !is_direct {
+        if through.is_some() {
             self.health.missed_what_others_heard();
         }
     }
@@ -496,6 +548,7 @@ impl Node {
                 inquiry.icmp_refused = false;
                 inquiry.tcp = if inquiry.tcp == Tcp::Pending { Tcp::Pending } else { Tcp::NotTried };
                 inquiry.witnesses.clear();
+                inquiry.ask_nonce = 0;
             }
             self.ping_subject(subject);
             self.arm_inquiry(now, subject);
@@ -505,7 +558,6 @@ impl Node {
     fn declare_down(&mut self, now: Now, subject: Identity) {
         let Some(token) = self.token else { return };
         let Some(known) = self.table.get(subject.id).map(|member| member.swim) else { return };
-        self.stats.accusations_upheld += 1;
         let timer = foca::Timer::ChangeSuspectToDown { member_id: subject, incarnation: known.incarnation, token };
         self.swim_timer(now, timer);
     }

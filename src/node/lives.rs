@@ -49,6 +49,8 @@ impl Node {
         if swim.identity == me {
             match swim.liveness {
                 Liveness::Alive => {}
+                // Refuted already.
+                Liveness::Suspect if swim.incarnation < self.incarnation => {}
                 // No incarnation is left to refute with.
                 Liveness::Suspect if swim.incarnation.max(self.incarnation) == u16::MAX => self.renew(now, me),
                 // foca refutes: a higher incarnation, told to a few members at once.

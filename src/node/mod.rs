@@ -116,6 +116,7 @@ pub struct Node {
     agreed_us: u64,
     disagreements: u32,
     greeting_sync_us: u64,
+    greeting_wait_us: u64,
     inquiries: Inquiries,
     health: Own,
     /// The reasons that listeners know.
@@ -192,6 +193,7 @@ impl Node {
             agreed_us: 0,
             disagreements: 0,
             greeting_sync_us: 0,
+            greeting_wait_us: sync::SYNC_WAIT_MIN_US,
             inquiries: Inquiries::default(),
             health: Own::default(),
             told_health: Vec::new(),
@@ -441,9 +443,9 @@ impl Node {
             match section {
                 Section::Swim(packet) => kind = self.swim_packet(now, sender, packet)?,
                 Section::Want(ids) => self.answer_want(sender, &ids),
-                Section::Check(checks) => {
+                Section::Check(check) => {
                     kind = Kind::Check;
-                    self.checks(now, sender, checks);
+                    self.checked(now, sender, check);
                 }
                 Section::Hello(hello) => self.greeted(now, sender, hello),
                 Section::Records(_) | Section::Unknown(_) => {}
@@ -472,6 +474,10 @@ impl Node {
             self.missing.remove(&id);
         } else {
             self.missing.insert(id);
+        }
+        if old.as_ref().is_none_or(|old| old.swim.identity != new.swim.identity) {
+            self.table.set_away(id, 0);
+            self.note_absence(now, id);
         }
         self.react(now, old.as_ref().map(|old| old.swim), new.swim);
         // An incarnation alone is SWIM's inner matter.
@@ -564,6 +570,7 @@ impl Node {
 
     fn reap(&mut self, now: Now) {
         self.timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
+        self.note_health(now);
         let Config { left_retention_s, down_retention_s, .. } = self.config;
         let expired: Vec<_> = self
             .table

@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// A node that has announced to be back soon is not held to be down meanwhile.
-    fn note_absence(&mut self, now: Now, owner: NodeId) {
+    pub(super) fn note_absence(&mut self, now: Now, owner: NodeId) {
         let Some(member) = self.table.get(owner) else { return };
         let away_s = member.record.as_ref().map_or(0, |record| record.away_s);
         let is_of_this_life =

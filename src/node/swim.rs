@@ -141,7 +141,8 @@ impl Node {
         }
         let was_wrong = old.is_some_and(|old| old.liveness != Liveness::Alive && new.liveness == Liveness::Alive);
         if was_wrong {
-            self.table.was_wrong_about(new.identity.id, now.mono_us);
+            let was_down = old.is_some_and(|old| old.liveness == Liveness::Down);
+            self.table.was_wrong_about(new.identity.id, now.mono_us, was_down);
         }
         if !self.gossip_armed {
             self.gossip_armed = true;
@@ -440,6 +441,12 @@ impl Node {
                 self.health_looks_around(now);
                 self.note_health(now);
             }
+            // An answer that is late by now is not foca's to look for.
+            foca::Timer::SendIndirectProbe { .. } => {
+                if let Some((probe, target, _)) = self.ping {
+                    self.probe_late(now, probe, target);
+                }
+            }
             foca::Timer::PeriodicGossip(_) => {
                 self.gossiped_us = now.mono_us;
                 if self.config.has(Mutant::RestlessGossip) {
@@ -450,6 +457,7 @@ impl Node {
         }
         let downs = self.drive(now, |foca, out| foca.handle_timer(timer, out));
         if let Some(down) = accused.filter(|down| downs.contains(&down.identity)) {
+            self.stats.accusations_upheld += 1;
             self.mirror(now, down, Cause::ProbeTimeout);
         }
     }

@@ -130,7 +130,7 @@ impl Node {
     /// Another node says what it knows.
     pub(super) fn greeted(&mut self, now: Now, sender: NodeId, hello: Hello) {
         let Hello { digest, unix_s } = hello;
-        self.health.compared_clocks(unix_s.abs_diff(now.unix_ms / 1_000));
+        self.health.compared_clocks(sender, unix_s.abs_diff(now.unix_ms / 1_000));
         if !self.joined {
             return;
         }
@@ -141,7 +141,7 @@ impl Node {
         }
         // News may be on its way. If it does not arrive, it has to be fetched.
         self.disagreements += 1;
-        if self.disagreements >= DISAGREEMENTS_MAX && now.mono_us >= self.greeting_sync_us + SYNC_WAIT_MIN_US {
+        if self.disagreements >= DISAGREEMENTS_MAX && now.mono_us >= self.greeting_sync_us + self.greeting_wait_us {
             self.disagreements = 0;
             self.greeting_sync_us = now.mono_us;
             if let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr) {
@@ -169,6 +169,7 @@ impl Node {
         }
     }
 
+    /// Begins an exchange; `false` when too many are under way.
     pub(super) fn exchange(
         &mut self,
         to: SocketAddr,
@@ -176,15 +177,16 @@ impl Node {
         purpose: Purpose,
         request: &Request,
         patience_ms: u64,
-    ) {
+    ) -> bool {
         if self.silent || self.exchanges.len() >= EXCHANGES_MAX && purpose != Purpose::LeavePush {
-            return;
+            return false;
         }
         self.exchange_count += 1;
         let id = ExchangeId(self.exchange_count);
         self.exchanges.insert(id, purpose);
         self.stats.exchanges_started += 1;
         self.effect(Effect::Exchange { id, to, peer, request: request.to_bytes(), patience_ms });
+        true
     }
 
     pub(super) fn answer(&mut self, now: Now, peer: Peer, request: &[u8]) -> Result<Reply, DecodeError> {
@@ -225,7 +227,7 @@ impl Node {
                 self.heard(now);
             }
             let answer = outcome.map(|(_, bytes)| match Reply::from_bytes(bytes) {
-                Ok(Reply::Alive { incarnation, .. }) => Some(incarnation),
+                Ok(Reply::Alive { generation, incarnation }) => Some((generation, incarnation)),
                 _ => None,
             });
             return self.called(now, purpose, answer);
@@ -270,10 +272,14 @@ impl Node {
             let broadcast = self.joined;
             self.merge(now, entry, broadcast);
         }
-        // Something was missing here: others may miss it too, and this node more.
-        if self.revision != revision || !self.joined {
+        // Something was missing here: others may miss it too, and this node more. A difference that exchanges do not mend
+        // is no reason for ever more of them.
+        self.greeting_wait_us = if self.revision != revision || !self.joined {
             self.sync_wait_us = SYNC_WAIT_MIN_US;
-        }
+            SYNC_WAIT_MIN_US
+        } else {
+            self.greeting_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
+        };
         if !self.joined {
             self.joined = true;
             self.effect(Effect::Event(Event::Joined { with: peer.id }));

@@ -89,7 +89,12 @@ struct Errors {
     count: u32,
     last_us: u64,
     voucher: Option<NodeId>,
+    /// When a refusal in its name turned out to be false.
+    refused_us: Option<u64>,
 }
+
+/// How long refusals in a node's name are ignored after one that was false, in microseconds.
+const REFUSALS_IGNORED_US: u64 = 1_000_000;
 
 /// Errors about one node that are remembered, at most.
 const ERRORS_MAX: u32 = 16;
@@ -337,9 +342,11 @@ impl Table {
         }
     }
 
-    /// A suspicion of it, or a verdict, was wrong. Each time counts double: paths that mislead go on misleading.
-    pub(super) fn was_wrong_about(&mut self, id: NodeId, now_us: u64) {
-        let count = (2 * self.errors_about(id, now_us)).clamp(1, ERRORS_MAX);
+    /// A suspicion of it was wrong. Each time counts double: paths that mislead go on misleading. A verdict may have been
+    /// right, and it came back.
+    pub(super) fn was_wrong_about(&mut self, id: NodeId, now_us: u64, was_down: bool) {
+        let errors = self.errors_about(id, now_us);
+        let count = if was_down { errors + 1 } else { 2 * errors }.clamp(1, ERRORS_MAX);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.record_of_errors.count = count;
             entry.record_of_errors.last_us = now_us;
@@ -352,6 +359,19 @@ impl Table {
             self.entries.get(&id).map(|entry| entry.record_of_errors).unwrap_or_default();
         let halvings = now_us.saturating_sub(last_us) / ERRORS_HALVED_US;
         count.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0)
+    }
+
+    /// It answered although its machine was said to refuse.
+    pub(super) fn refused_falsely(&mut self, id: NodeId, now_us: u64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.record_of_errors.refused_us = Some(now_us);
+        }
+    }
+
+    /// Are refusals in its name to be ignored?
+    pub(super) fn is_refused_falsely(&self, id: NodeId, now_us: u64) -> bool {
+        let refused_us = self.entries.get(&id).and_then(|entry| entry.record_of_errors.refused_us);
+        refused_us.is_some_and(|refused_us| now_us < refused_us + REFUSALS_IGNORED_US)
     }
 
     /// `voucher` reaches it when this node does not.

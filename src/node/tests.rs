@@ -267,8 +267,8 @@ impl Pair {
             }
             let opened = self.member.open(&mut bytes).unwrap();
             for section in sections(opened.payload).unwrap() {
-                if let Section::Check(checks) = section {
-                    found.extend(checks);
+                if let Section::Check(check) = section {
+                    found.push(check);
                 }
             }
         }
@@ -295,7 +295,7 @@ fn a_witness_says_at_once_what_it_knows_already() {
     pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
     let ask = |nonce, subject, generation| Check::Ask { nonce, subject, generation, doubt: None, window_ms: 100 };
     let effects = pair.hear(&check(ask(1, id(1), identity(1).generation)));
-    let heard = Testimony::Heard { incarnation: 0 };
+    let heard = Testimony::Heard { generation, incarnation: 0 };
     assert_eq!(pair.checks_to_member(effects), [Check::Tell { nonce: 1, testimony: heard }], "about itself");
     let effects = pair.hear(&check(ask(2, id(3), generation - 1)));
     assert_eq!(pair.checks_to_member(effects), [Check::Tell { nonce: 2, testimony: heard }], "of a later life");

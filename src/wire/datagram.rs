@@ -18,8 +18,6 @@ const KIND_RECORDS: u8 = 2;
 const KIND_WANT: u8 = 3;
 const KIND_CHECK: u8 = 4;
 const KIND_HELLO: u8 = 5;
-/// Checks in one section, at most.
-const CHECKS_MAX: usize = 8;
 
 /// A node's record on its way: the owner's word, passed on unread by nodes too old to read its body.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -90,9 +88,11 @@ pub struct Doubt {
 /// What a witness found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Testimony {
-    /// The subject answered, in this incarnation of the life asked for; 0 when it lives in a later one.
+    /// The subject answered.
     Heard {
-        /// SWIM's incarnation.
+        /// The life that answered: the one asked for, or a later one.
+        generation: u64,
+        /// SWIM's incarnation in it.
         incarnation: u16,
     },
     /// Nothing came back within the window.
@@ -167,8 +167,8 @@ pub enum Section<'a> {
     Records(Vec<RecordEnvelope>),
     /// The sender lacks these nodes' records.
     Want(Vec<NodeId>),
-    /// Questions and answers about who lives.
-    Check(Vec<Check>),
+    /// A question or an answer about who lives.
+    Check(Check),
     /// The sender's digest and clock.
     Hello(Hello),
     /// Of a kind that this version does not know.
@@ -287,7 +287,9 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             KIND_SWIM => Section::Swim(body),
             KIND_RECORDS => Section::Records(records(body)?),
             KIND_WANT => Section::Want(want(body)?),
-            KIND_CHECK => Section::Check(checks(body)?),
+            // A later version may know others, or append to these.
+            KIND_CHECK => codec::decode_prefix::<Check, DATAGRAM_LIMIT>("check", body)
+                .map_or(Section::Unknown(KIND_CHECK), |(check, _)| Section::Check(check)),
             // A later version may append to it.
             KIND_HELLO => Section::Hello(codec::decode_prefix::<Hello, DATAGRAM_LIMIT>("hello", body)?.0),
             other => Section::Unknown(other),
@@ -302,16 +304,6 @@ fn records(mut body: &[u8]) -> Result<Vec<RecordEnvelope>, DecodeError> {
     while !body.is_empty() && out.len() < RECORDS_MAX {
         let (record, used) = codec::decode_prefix::<RecordEnvelope, DATAGRAM_LIMIT>("record envelope", body)?;
         out.push(record);
-        body = body.get(used..).unwrap_or_default();
-    }
-    Ok(out)
-}
-
-fn checks(mut body: &[u8]) -> Result<Vec<Check>, DecodeError> {
-    let mut out = Vec::with_capacity(1);
-    while !body.is_empty() && out.len() < CHECKS_MAX {
-        let (check, used) = codec::decode_prefix::<Check, DATAGRAM_LIMIT>("check", body)?;
-        out.push(check);
         body = body.get(used..).unwrap_or_default();
     }
     Ok(out)
