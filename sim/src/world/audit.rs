@@ -9,6 +9,9 @@ use crate::brain::Brain;
 use crate::host::HostId;
 use crate::view::Row;
 
+/// How long an observer may list two active nodes at one address, in microseconds.
+const DOUBLE_US: u64 = 2_000_000;
+
 impl World {
     /// The checks that look at whole listings: against events, against foca, against what was ever born.
     pub fn check_all(&mut self) {
@@ -51,5 +54,24 @@ impl World {
     pub(super) fn check_mirror(&mut self, id: HostId) {
         let Some(errors) = self.brain(id).map(Brain::mirror_errors) else { return };
         self.checks.mirror(id, self.now_us, &errors);
+    }
+
+    /// Looks for pairs at one address that should be told apart by now: a newcomer may have taken the address of a node
+    /// whose death is not known yet.
+    pub(crate) fn check_doubles(&mut self) {
+        let now_us = self.now_us;
+        let (late, fresh) = std::mem::take(&mut self.truth.doubles)
+            .into_iter()
+            .partition(|(_, since_us)| now_us - since_us > DOUBLE_US);
+        self.truth.doubles = fresh;
+        let late: BTreeMap<_, _> = late;
+        for ((observer, one, other), since_us) in late {
+            let place = |number: usize| self.truth.born.get(number).map(|born| born.host);
+            if let (Some(one), Some(other), true) =
+                (place(one), place(other), self.lives(observer) && self.is_healthy(observer))
+            {
+                self.checks.doubled(observer, [one, other], now_us - since_us);
+            }
+        }
     }
 }

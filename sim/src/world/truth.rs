@@ -16,15 +16,13 @@ use crate::view::{Row, View};
 
 /// A host counts as healthy this long after its last fault ended, in microseconds.
 pub(super) const RECOVERY_US: u64 = 10_000_000;
-/// How long an observer may list two active nodes at one address, in microseconds.
-const DOUBLE_US: u64 = 2_000_000;
 /// In larger worlds the first appearances of nodes are not kept.
 const FIRST_KEPT_MAX: usize = 64;
 
 /// One node id.
 #[derive(Debug)]
 pub(super) struct Born {
-    host: HostId,
+    pub(super) host: HostId,
     /// All its lives, in order.
     lives: Vec<Identity>,
     /// The life that runs now.
@@ -48,7 +46,7 @@ pub(super) struct Truth {
     right: usize,
     suspects: usize,
     /// Pairs that an observer lists as active at one address, and since when.
-    doubles: BTreeMap<(HostId, usize, usize), u64>,
+    pub(super) doubles: BTreeMap<(HostId, usize, usize), u64>,
 }
 
 impl Truth {
@@ -481,25 +479,6 @@ impl World {
         }
         if let Some(pair) = pair {
             doubles.entry(pair).or_insert(now_us);
-        }
-    }
-
-    /// Looks for pairs at one address that should be told apart by now: a newcomer may have taken the address of a node
-    /// whose death is not known yet.
-    pub(crate) fn check_doubles(&mut self) {
-        let now_us = self.now_us;
-        let (late, fresh) = std::mem::take(&mut self.truth.doubles)
-            .into_iter()
-            .partition(|(_, since_us)| now_us - since_us > DOUBLE_US);
-        self.truth.doubles = fresh;
-        let late: BTreeMap<_, _> = late;
-        for ((observer, one, other), since_us) in late {
-            let place = |number: usize| self.truth.born.get(number).map(|born| born.host);
-            if let (Some(one), Some(other), true) =
-                (place(one), place(other), self.lives(observer) && self.is_healthy(observer))
-            {
-                self.checks.doubled(observer, [one, other], now_us - since_us);
-            }
         }
     }
 
