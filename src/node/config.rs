@@ -13,6 +13,8 @@ pub const DATAGRAM_BYTES_CEILING: usize = 8_952;
 pub const DATAGRAM_BYTES_FLOOR: usize = 1_000;
 /// Share of a datagram kept for sections of our own, whatever foca has to say.
 const OWN_SHARE_BYTES: usize = 280;
+/// How often each update is sent by each node, in a cluster of one.
+const TRANSMISSIONS_BASE: u32 = 11;
 /// Usual bytes of a header on the wire, and of an update about a node with an IPv4 and with an IPv6 address.
 const HEADER_BYTES: usize = 32;
 const UPDATE_BYTES_V4: usize = 31;
@@ -157,12 +159,13 @@ impl Config {
 
     /// foca's configuration for a cluster of `size` nodes. Explicit integers: foca's own presets use floating point.
     pub(super) fn foca(&self, size: usize, is_ipv6: bool) -> foca::Config {
-        let digits = u64::from(size.max(1).ilog10()) + 1;
+        // With k copies from each node one of N misses news with e^-k; N times that is to stay below one in 10,000.
+        let copies = TRANSMISSIONS_BASE + 7 * size.max(1).ilog2() / 10;
         foca::Config {
             probe_period: Duration::from_millis(self.probe_period_ms.max(2)),
             probe_rtt: Duration::from_millis(self.probe_rtt_ms.clamp(1, self.probe_period_ms.max(2) - 1)),
             num_indirect_probes: NonZeroUsize::new(self.fanout).unwrap_or(NonZeroUsize::MIN),
-            max_transmissions: u8::try_from(3 * digits + 4).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX),
+            max_transmissions: u8::try_from(copies).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX),
             // Never used: what becomes of a suspicion is decided by inquiries.
             suspect_to_down_after: Duration::from_millis(self.suspect_timeout_ms.max(1)),
             // When a node is forgotten is decided in one place, `Node::reap`.

@@ -143,7 +143,7 @@ pub struct Node {
     rival: Option<Rival>,
     /// This node has given way to another one with its id.
     silent: bool,
-    size_digits: u32,
+    size_log2: u32,
     revision: u64,
 }
 
@@ -211,7 +211,7 @@ impl Node {
             rival_addr: None,
             rival: None,
             silent: false,
-            size_digits: 1,
+            size_log2: 0,
             revision: 1,
         }
     }

@@ -462,14 +462,14 @@ impl Node {
         }
     }
 
-    /// Retransmissions grow with the number of digits of the cluster's size.
+    /// Retransmissions grow with the logarithm of the cluster's size.
     pub(super) fn adapt_to_size(&mut self) {
         let size = self.table.active() + 1;
-        let digits = size.ilog10() + 1;
-        if digits != self.size_digits
+        let log2 = size.ilog2();
+        if log2 != self.size_log2
             && self.foca.set_config(self.config.foca(size, self.identity().addr.is_ipv6())).is_ok()
         {
-            self.size_digits = digits;
+            self.size_log2 = log2;
         }
     }
 }
