@@ -489,14 +489,6 @@ impl Node {
         self.adapt_to_size();
     }
 
-    /// What the mutant of that name does.
-    fn trust_forged(&mut self, now: Now) {
-        let victim = self.table.iter_active().map(|member| member.swim).next();
-        if let Some(swim) = victim {
-            self.apply(now, Swim { liveness: Liveness::Down, ..swim }, true, Cause::Gossip);
-        }
-    }
-
     fn tell(&mut self, cause: Cause, old: Option<Box<Member>>, new: Option<Box<Member>>) {
         self.revision += 1;
         if self.config.has(Mutant::SkipEvent) && self.revision.is_multiple_of(16) {

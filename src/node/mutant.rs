@@ -1,7 +1,9 @@
 //! Faults built in on purpose, behind the feature `mutants`: the simulator has to find each of them, or its checkers
 //! check nothing. Without the feature all of this is `false` and costs nothing.
 
-use super::Config;
+use super::table::Swim;
+use super::{Cause, Config, Node, Now};
+use crate::wire::exchange::Liveness;
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
@@ -66,6 +68,16 @@ impl Config {
         {
             let _ = mutant;
             false
+        }
+    }
+}
+
+impl Node {
+    /// What the mutant of that name does.
+    pub(super) fn trust_forged(&mut self, now: Now) {
+        let victim = self.table.iter_active().map(|member| member.swim).next();
+        if let Some(swim) = victim {
+            self.apply(now, Swim { liveness: Liveness::Down, ..swim }, true, Cause::Gossip);
         }
     }
 }
