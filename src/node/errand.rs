@@ -164,6 +164,18 @@ impl Node {
         if let Some(testimony) = at_once {
             return self.check(asker, &Check::Tell { nonce, testimony });
         }
+        self.take_errand(now, (subject, asker), (nonce, doubt), window_ms, known.identity);
+    }
+
+    /// Begins an errand, or goes on with one whose asker has begun another round.
+    fn take_errand(
+        &mut self,
+        now: Now,
+        (subject, asker): (NodeId, Identity),
+        (nonce, doubt): (u32, Option<Doubt>),
+        window_ms: u16,
+        identity: Identity,
+    ) {
         let key = (subject, asker.id);
         let window_max_ms = self.config.suspect_timeout_ms * STRETCH_MAX;
         let window_us = u64::from(window_ms).clamp(1, window_max_ms) * 1_000;
@@ -186,7 +198,7 @@ impl Node {
             asker,
             ask_nonce: nonce,
             timer: nonce,
-            subject: known.identity,
+            subject: identity,
             doubt,
             nonce_from: self.inquiries.nonce.wrapping_add(1),
             until_us: now.mono_us + window_us,
