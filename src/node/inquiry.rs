@@ -408,10 +408,14 @@ impl Node {
                 self.look_again(now, subject, 0);
             }
         } else if is_refused_here && refusals >= needed {
-            // The word that it is leaving may be on its way.
-            let wait_us = if inquiry.phase == Phase::Looking { refused_us / 2 } else { refused_us };
-            if elapsed_us >= wait_us {
-                self.advance(now, subject);
+            let is_looking = inquiry.phase == Phase::Looking;
+            if elapsed_us >= if is_looking { refused_us / 4 } else { refused_us } {
+                // The word that it goes may be on its way: others are asked before it is accused.
+                if is_looking && inquiry.silent_rounds == 0 {
+                    self.look_once_more(now, subject);
+                } else {
+                    self.advance(now, subject);
+                }
             }
         } else if is_patient && (inquiry.tcp == Tcp::Stalled || stalls > 0) {
             self.wait_for_stalled(now, subject);
@@ -426,10 +430,7 @@ impl Node {
                 return self.advance(now, subject);
             }
             // It was suspected falsely before: others may reach it by another way.
-            if let Some(inquiry) = self.inquiries.open.get_mut(&subject) {
-                inquiry.silent_rounds = silent_rounds;
-            }
-            self.look_again(now, subject, 0);
+            self.look_once_more(now, subject);
         } else if elapsed_us >= round_us * 3 / 2 {
             // With refusals of its own this node knows that the network carries, and decides by itself in the end.
             if is_refused_here && inquiry.icmp_refused && open_us >= self.config.alone_timeout_ms * 1_000 {
@@ -440,6 +441,13 @@ impl Node {
             self.health.lacked_witnesses();
             self.look_again(now, subject, barren);
         }
+    }
+
+    fn look_once_more(&mut self, now: Now, subject: NodeId) {
+        if let Some(inquiry) = self.inquiries.open.get_mut(&subject) {
+            inquiry.silent_rounds += 1;
+        }
+        self.look_again(now, subject, 0);
     }
 
     fn look_again(&mut self, now: Now, subject: NodeId, barren: u32) {

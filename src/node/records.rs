@@ -91,7 +91,8 @@ impl Node {
 
     /// Starts telling everybody about `owner`'s record.
     pub(super) fn rumour(&mut self, now: Now, owner: NodeId) {
-        let is_goodbye = self.table.get(owner).map_or(self.leaving, |member| member.status == Status::Left);
+        let is_away = self.table.away_until_us(owner) > now.mono_us;
+        let is_goodbye = is_away || self.table.get(owner).map_or(self.leaving, |member| member.status == Status::Left);
         self.spread.tell(owner, self.table.active() + 1, is_goodbye);
         if !self.spread_armed {
             self.spread_armed = true;
