@@ -203,7 +203,6 @@ fn tell(
     write_json(flags.json.as_deref(), &outcomes)?;
     write_json(flags.summary.as_deref(), &aggregates)?;
     writeln!(out, "{}", aggregate::table(&aggregates))?;
-    write!(out, "{}", report::table(&outcomes))?;
     let idle = report::idle_checks(&outcomes);
     if flags.verbose && !idle.is_empty() {
         writeln!(out, "had nothing to look at: {}", idle.join(" "))?;
@@ -217,6 +216,8 @@ fn tell(
     if aggregates.iter().any(|one| !one.holds) {
         worst = worst.max(Verdict::OutOfBounds);
     }
+    // Last: how many passed.
+    write!(out, "{}", report::table(&outcomes))?;
     Ok(code(worst))
 }
 
