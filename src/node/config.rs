@@ -41,8 +41,7 @@ pub struct Config {
     pub witnesses: usize,
     /// Length of the second round: how long an accused node may refute, before it is down.
     pub suspect_timeout_ms: u64,
-    /// Length of the second round when the machine of the accused refuses, over UDP and TCP, to this node and to the
-    /// witnesses. Lower declares a killed process sooner; what starts again within this time is never down.
+    /// Length of the second round when the machine of the accused refuses connections, to this node and to the witnesses. Lower declares a killed process sooner; what starts again within this time is never down.
     pub refused_timeout_ms: u64,
     /// How long a node may be silent whose machine still accepts connections: stopped, starved or swapping. Lower finds
     /// hanging processes sooner, and declares those that were only paused.
@@ -102,7 +101,7 @@ impl Config {
     }
 
     /// Nodes in several regions: round trips up to half a second, some loss. A failed machine is down everywhere after
-    /// 6 s at the median.
+    /// 5 s at the median.
     pub const fn wan() -> Self {
         Self {
             probe_period_ms: 2_000,

@@ -9,8 +9,7 @@
 //!
 //! So a node needs ears to accuse: whoever hears no witness accuses nobody (one that is deaf, cut off, starved or stopped
 //! does no harm), and whoever hears one is corrected by it. A subject whose kernel answers for it while its process does
-//! not is given more time: it may only be stopped. One whose kernel refuses, to several nodes, over UDP and TCP, gets
-//! less.
+//! not is given more time: it may only be stopped. One whose kernel refuses connections, to several nodes, gets less.
 //!
 //! After Lifeguard (Dadgar, Phillips, Currey: *Lifeguard: Local Health Awareness for More Accurate Failure Detection*,
 //! 2018), which shortens suspicions as independent nodes confirm them and lets a node distrust itself. Not here: what a

@@ -122,7 +122,7 @@ pub struct Node {
     /// The reasons that listeners know.
     told_health: Vec<Degraded>,
     joined: bool,
-    /// foca has been answered under its present identity.
+    /// foca knows somebody under its present identity.
     connected: bool,
     leaving: bool,
     leave_told: bool,

@@ -97,7 +97,7 @@ pub enum Testimony {
     },
     /// Nothing came back within the window.
     Silent,
-    /// Its machine refused, over UDP and TCP: nobody listens there.
+    /// Its machine refused a connection: nobody listens there.
     Refused,
     /// Its machine accepted a connection, and nobody answered.
     Stalled,

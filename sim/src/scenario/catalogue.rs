@@ -9,6 +9,7 @@ macro_rules! files {
 const FILES: &[&str] = files![
     "S01-calm-baseline",
     "S02-crash-one",
+    "S02b-regions",
     "S03-graceful-leave",
     "S04-split-50-50",
     "S05-split-minority",
