@@ -6,13 +6,13 @@
 use std::net::SocketAddr;
 
 use super::identity::Identity;
-use super::inquiry::{EXCHANGES_MAX, PINGS_PER_ROUND, Phase, STRETCH_MAX, Tcp};
+use super::inquiry::{PINGS_PER_ROUND, Phase, STRETCH_MAX, Tcp};
 use super::table::Swim;
 use super::timers::Timer;
 use super::{ExchangeError, Node, Now, Purpose};
 use crate::record::{NodeId, Status};
 use crate::wire::datagram::{Check, Doubt, Testimony};
-use crate::wire::exchange::{Liveness, Request};
+use crate::wire::exchange::Liveness;
 
 /// Errands under way at once, at most: a node that many ask says nothing, and they ask others.
 const ERRANDS_MAX: usize = 256;
@@ -107,7 +107,7 @@ impl Node {
         }
     }
 
-    /// `sender` holds nobody: it tells that a third node holds this very life for down.
+    /// Another node has met one that holds this very life for down.
     fn held_down(&mut self, now: Now, generation: u64) {
         let me = self.identity();
         if generation == me.generation {
@@ -213,7 +213,6 @@ impl Node {
     }
 
     pub(super) fn errand_timer(&mut self, now: Now, key: (NodeId, NodeId), timer: u32) {
-        let calls = self.inquiries.call_count();
         let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|e| e.timer == timer) else { return };
         if now.mono_us >= errand.until_us {
             let testimony = match errand.tcp {
@@ -224,7 +223,7 @@ impl Node {
             return self.finish_errand(key, testimony);
         }
         let Errand { subject, doubt, until_us, tick_us, tick, .. } = *errand;
-        let calls_subject = tick == 1 && errand.tcp == Tcp::NotTried && calls < EXCHANGES_MAX;
+        let calls_subject = tick == 1 && errand.tcp == Tcp::NotTried;
         errand.tick += 1;
         // One question serves all that want to know; the first one of each errand is its own.
         let asked_us = self.errands_about(key.0).map(|(_, errand)| errand.pinged_us).max().unwrap_or_default();
@@ -245,8 +244,7 @@ impl Node {
     fn call_for_errand(&mut self, now: Now, key: (NodeId, NodeId), subject: Identity, until_us: u64) {
         // The outcome is to be here before the window ends.
         let patience_ms = until_us.saturating_sub(now.mono_us) / 1_250;
-        let purpose = Purpose::Errand(key.0, key.1);
-        let is_called = self.exchange(subject.addr, Some(subject.id), purpose, &Request::Alive, patience_ms.max(1));
+        let is_called = self.call(subject, Purpose::Errand(key.0, key.1), patience_ms.max(1));
         if let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|_| is_called) {
             errand.tcp = Tcp::Pending;
         }
@@ -306,14 +304,13 @@ impl Node {
             .map(|(key, _)| *key)
             .collect();
         for key in errands {
-            let calls = self.inquiries.call_count();
             let Some(errand) = self.inquiries.errands.get_mut(&key) else { continue };
             errand.icmp_refused = true;
             let (subject, until_us) = (errand.subject, errand.until_us);
             match errand.tcp {
                 Tcp::Refused => self.finish_errand(key, Testimony::Refused),
-                Tcp::NotTried if calls < EXCHANGES_MAX => self.call_for_errand(now, key, subject, until_us),
-                Tcp::NotTried | Tcp::Pending | Tcp::Silent | Tcp::Stalled => {}
+                Tcp::NotTried => self.call_for_errand(now, key, subject, until_us),
+                Tcp::Pending | Tcp::Silent | Tcp::Stalled => {}
             }
         }
         let subject = self.table.iter_active().find(|member| member.swim.identity.addr == to);

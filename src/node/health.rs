@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::inquiry::Tcp;
-use super::{Config, Degraded, Health, Mutant, Node, Now};
+use super::{Config, Degraded, Effect, Event, Health, Mutant, Node, Now};
 use crate::record::NodeId;
 
 /// Woken later than this, a node has not lived through the time in between, in microseconds.
@@ -118,7 +118,7 @@ impl Own {
         self.now_us = now.mono_us;
     }
 
-    /// What it thinks of itself, as of the last look: one probe period ago at most.
+    /// What it thinks of itself, as of the last look.
     pub(super) fn report(&self) -> Health {
         let different = self.clocks.iter().filter(|(_, difference_s)| *difference_s >= CLOCK_SKEW_S).count();
         let is_skewed = 2 * different > self.clocks.len();
@@ -136,6 +136,16 @@ impl Own {
 }
 
 impl Node {
+    /// Tells listeners when what is wrong with this node has changed.
+    pub(super) fn note_health(&mut self, now: Now) {
+        self.health.look(now);
+        let health = self.health.report();
+        if health.reasons != self.told_health {
+            self.told_health.clone_from(&health.reasons);
+            self.effect(Effect::Event(Event::Health(health)));
+        }
+    }
+
     /// Does anybody still speak to this node? With a single other member its silence says nothing about this one.
     pub(super) fn health_looks_around(&mut self, now: Now) {
         let silent_us = now.mono_us.saturating_sub(self.health.heard_us);

@@ -1,4 +1,4 @@
-//! Who is asked before anybody is called down: inquiries, and the errands that other nodes' inquiries send here.
+//! Who is asked before anybody is called down: inquiries.
 //!
 //! foca probes; what follows an unanswered probe is decided here. An **inquiry** asks the subject again and again, over
 //! UDP and then TCP, and asks **witnesses** to do the same. It ends
@@ -13,7 +13,7 @@
 //!
 //! After Lifeguard (Dadgar, Phillips, Currey: *Lifeguard: Local Health Awareness for More Accurate Failure Detection*,
 //! 2018), which shortens suspicions as independent nodes confirm them and lets a node distrust itself. Not here: what a
-//! node thinks of itself (`health`), and what others say of this node (`swim`).
+//! node thinks of itself (`health`), what others ask of it (`errand`), and what they say of it (`lives`).
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use super::identity::Identity;
 use super::stats::Kind;
 use super::table::Swim;
 use super::timers::Timer;
-use super::{Cause, Effect, Mutant, Node, Now, Purpose};
+use super::{Cause, Mutant, Node, Now, Purpose};
 use crate::record::NodeId;
 use crate::wire::datagram::{Check, Doubt, Testimony, Writer};
 use crate::wire::exchange::{Liveness, Request};
@@ -41,8 +41,8 @@ pub(super) const STRETCH_MAX: u64 = 8;
 const STALLED_TICK_ROUNDS: u64 = 4;
 /// And over TCP once in so many pings.
 const STALLED_PINGS_PER_CALL: u64 = 2;
-/// Addresses asked of the exchanges that are kept free for state.
-pub(super) const EXCHANGES_MAX: usize = 24;
+/// Calls over TCP under way at once, for inquiries and errands together, at most: other exchanges are for state.
+const CALLS_MAX: usize = 24;
 
 /// What TCP said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Inquiries {
         self.nonce
     }
 
-    pub(super) fn call_count(&self) -> usize {
+    fn call_count(&self) -> usize {
         let calls = self.open.values().filter(|inquiry| inquiry.tcp == Tcp::Pending).count();
         calls + self.errands.values().filter(|errand| errand.tcp == Tcp::Pending).count()
     }
@@ -285,27 +285,26 @@ impl Node {
 
     /// What is said against `subject`, for it to refute.
     fn doubt(&self, subject: Identity) -> Option<Doubt> {
-        self.table
-            .get(subject.id)
-            .map(|member| member.swim)
-            .filter(|swim| swim.identity == subject && swim.liveness == Liveness::Suspect)
-            .map(|swim| Doubt { generation: swim.identity.generation, incarnation: swim.incarnation })
+        let Swim { identity, incarnation, .. } = self.table.suspicion(subject)?;
+        Some(Doubt { generation: identity.generation, incarnation })
     }
 
     fn call_subject(&mut self, subject: NodeId) {
-        let calls = self.inquiries.call_count();
-        let Some(inquiry) = self.inquiries.open.get_mut(&subject) else { return };
-        if inquiry.tcp == Tcp::Pending || calls >= EXCHANGES_MAX {
-            return;
-        }
-        let to = inquiry.subject;
+        let inquiry = self.inquiries.open.get(&subject).filter(|inquiry| inquiry.tcp != Tcp::Pending);
+        let Some(to) = inquiry.map(|inquiry| inquiry.subject) else { return };
         // A connection, a handshake and a question take three round trips.
         let rtt_us = self.table.get(to.id).and_then(|member| member.rtt_us).unwrap_or_default();
         let patience_ms = (self.config.inquiry_ms * 3 / 4).max(5 * rtt_us / 1_000);
-        let is_called = self.exchange(to.addr, Some(to.id), Purpose::Inquiry(to.id), &Request::Alive, patience_ms);
+        let is_called = self.call(to, Purpose::Inquiry(to.id), patience_ms);
         if let Some(inquiry) = self.inquiries.open.get_mut(&subject).filter(|_| is_called) {
             inquiry.tcp = Tcp::Pending;
         }
+    }
+
+    /// Asks `to` over TCP whether it lives; `false` when too many are being asked.
+    pub(super) fn call(&mut self, to: Identity, purpose: Purpose, patience_ms: u64) -> bool {
+        self.inquiries.call_count() < CALLS_MAX
+            && self.exchange(to.addr, Some(to.id), purpose, &Request::Alive, patience_ms)
     }
 
     /// Draws witnesses and asks them.
@@ -567,14 +566,5 @@ impl Node {
         let Some(known) = self.table.get(subject.id).map(|member| member.swim) else { return };
         let timer = foca::Timer::ChangeSuspectToDown { member_id: subject, incarnation: known.incarnation, token };
         self.swim_timer(now, timer);
-    }
-
-    pub(super) fn note_health(&mut self, now: Now) {
-        self.health.look(now);
-        let health = self.health.report();
-        if health.reasons != self.told_health {
-            self.told_health.clone_from(&health.reasons);
-            self.effect(Effect::Event(super::Event::Health(health)));
-        }
     }
 }

@@ -6,7 +6,7 @@
 //!   when the inquiry's verdict is "down" and the suspicion still stands: foca 2.0 sends `TurnUndead` also to a member
 //!   that has refuted in time, and so forces it to renew.
 //! * News is gossiped at once, not at foca's next tick.
-//! * Every packet that foca sends leaves through [`Node::send`], with records in the room that is left.
+//! * Every packet that foca sends leaves through [`Node::send_swim`], with records in the room that is left.
 
 use std::time::Duration;
 
@@ -171,8 +171,7 @@ impl Node {
     }
 
     pub(super) fn hearsay_timer(&mut self, now: Now, identity: Identity) {
-        let known = self.table.get(identity.id).map(|member| member.swim);
-        if known.is_some_and(|known| known.identity == identity && known.liveness == Liveness::Suspect) {
+        if self.table.suspicion(identity).is_some() {
             self.inquire(now, identity.id, None, false);
             self.watch_hearsay(now, identity);
         }
@@ -218,9 +217,7 @@ impl Node {
         let kind = kind_of(message);
         // A suspect has to know, or it cannot refute: whatever is said to it, this is said first (Lifeguard's "buddy").
         if !matches!(message, Message::Announce | Message::TurnUndead | Message::Broadcast) {
-            let suspicion = self.table.get(to.id).map(|member| member.swim);
-            let suspicion = suspicion.filter(|swim| swim.identity == to && swim.liveness == Liveness::Suspect);
-            packet.updates.splice(0..0, suspicion.map(|swim| update(&swim)));
+            packet.updates.splice(0..0, self.table.suspicion(to).as_ref().map(update));
         }
         let mut writer = Writer::new(self.config.payload_bytes_max());
         writer.swim(&packet.to_wire(self.config.swim_bytes_max()));

@@ -150,6 +150,16 @@ impl Table {
         self.entries.get(&id)?.member.as_ref()
     }
 
+    fn member_mut(&mut self, id: NodeId) -> Option<&mut Member> {
+        self.entries.get_mut(&id)?.member.as_mut()
+    }
+
+    /// The suspicion that stands against this very life, if one does.
+    pub(super) fn suspicion(&self, identity: Identity) -> Option<Swim> {
+        let swim = self.get(identity.id)?.swim;
+        (swim.identity == identity && swim.liveness == Liveness::Suspect).then_some(swim)
+    }
+
     pub(super) fn envelope(&self, id: NodeId) -> Option<&RecordEnvelope> {
         self.entries.get(&id)?.envelope.as_ref()
     }
@@ -215,9 +225,7 @@ impl Table {
 
     /// What the mutants do that believe old news: makes `update` look new.
     pub(super) fn unlearn(&mut self, update: Swim, is_resurrection: bool) {
-        let Some(member) = self.entries.get_mut(&update.identity.id).and_then(|entry| entry.member.as_mut()) else {
-            return;
-        };
+        let Some(member) = self.member_mut(update.identity.id) else { return };
         if member.swim.identity != update.identity || update.liveness != Liveness::Alive {
             return;
         }
@@ -304,28 +312,28 @@ impl Table {
 
     /// Notes that a datagram came from `id`.
     pub(super) fn heard(&mut self, id: NodeId, now_us: u64) {
-        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+        if let Some(member) = self.member_mut(id) {
             member.heard_us = now_us;
         }
     }
 
     /// Notes a probe's round trip.
     pub(super) fn measured(&mut self, id: NodeId, rtt_us: u64) {
-        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+        if let Some(member) = self.member_mut(id) {
             member.rtt_us = Some(rtt_us);
         }
     }
 
     /// It has answered a datagram.
     pub(super) fn answered_over_udp(&mut self, id: NodeId) {
-        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+        if let Some(member) = self.member_mut(id) {
             member.tcp_only = false;
         }
     }
 
     /// It has answered over TCP while datagrams went unanswered.
     pub(super) fn answered_over_tcp(&mut self, id: NodeId) {
-        if let Some(member) = self.entries.get_mut(&id).and_then(|entry| entry.member.as_mut()) {
+        if let Some(member) = self.member_mut(id) {
             member.tcp_only = true;
         }
     }

@@ -456,13 +456,4 @@ mod tests {
         assert_balanced(&page);
         assert!(!page.contains("NaN"));
     }
-
-    /// To look at: `cargo test -p gossip-sim --lib -- --ignored page_to_look_at`.
-    #[test]
-    #[ignore = "writes a file"]
-    fn a_page_to_look_at() {
-        let path = std::env::temp_dir().join("gossip-sim-page.html");
-        std::fs::write(&path, page()).unwrap();
-        println!("{}", path.display());
-    }
 }
