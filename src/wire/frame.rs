@@ -14,10 +14,10 @@
 //! talking to each other about nonces. So no sender seals with the ring key itself. Each derives its own key,
 //!
 //! ```text
-//! key = HKDF-SHA-256(ikm = ring key, salt = "gossipd datagram 1", info = sender id | boot salt)      (RFC 5869)
+//! key = HKDF-SHA-256(ikm = ring key, salt = "gossipd datagram 1", info = cluster id | sender id | boot salt)
 //! ```
 //!
-//! and counts datagrams from 0 under it; the counter, padded to 96 bits, is the nonce. Two datagrams could share
+//! (RFC 5869) and counts datagrams from 0 under it; the counter, padded to 96 bits, is the nonce. Two datagrams could share
 //! (key, nonce) only if the same sender drew the same 64-bit salt twice under one ring key: after 65,536 starts of one
 //! node under one ring key the chance is 2^-33. Different senders never share a derived key, so their number does not
 //! enter. When the 32-bit counter is used up the sender draws a new salt. One derived key thus seals at most 2^32
@@ -27,7 +27,8 @@
 //!
 //! # What is bound
 //! The header and the receiver's node id (not transmitted) are associated data: a datagram captured on its way to A
-//! is refused by B.
+//! is refused by B. The whole cluster id is in every derived key, so two clusters that were given the same ring key and
+//! whose tags happen to be equal still do not understand each other.
 //!
 //! # Replays
 //! For every (sender, boot salt) a window of 128 counters; for every sender the windows of its last few salts. A
@@ -154,10 +155,10 @@ impl Keyring {
         self.keys.iter().map(|(id, key)| (*id, key))
     }
 
-    fn derive(&self, key_id: u8, sender: NodeId, salt: u64) -> Result<LessSafeKey, DropCause> {
+    fn derive(&self, cluster: ClusterId, key_id: u8, sender: NodeId, salt: u64) -> Result<LessSafeKey, DropCause> {
         let ring_key = self.keys.get(&key_id).ok_or(DropCause::Key)?;
         let salt_bytes = salt.to_be_bytes();
-        let info: [&[u8]; 2] = [sender.as_bytes(), &salt_bytes];
+        let info: [&[u8]; 3] = [cluster.as_bytes(), sender.as_bytes(), &salt_bytes];
         hkdf::Salt::new(hkdf::HKDF_SHA256, b"gossipd datagram 1")
             .extract(ring_key)
             .expand(&info, &AES_256_GCM)
@@ -288,8 +289,8 @@ pub struct Opened<'a> {
 
 /// One node's end of the datagram channel: seals for anybody in the cluster, opens what is meant for this node.
 pub struct Channel {
+    cluster: ClusterId,
     me: NodeId,
-    tag: [u8; 2],
     ring: Keyring,
     salts: ChaCha12Rng,
     salt: u64,
@@ -307,8 +308,8 @@ impl Channel {
         let mut salts = ChaCha12Rng::from_seed(seed);
         let salt = salts.next_u64();
         Self {
+            cluster,
             me,
-            tag: cluster_tag(cluster),
             ring,
             salts,
             salt,
@@ -348,11 +349,11 @@ impl Channel {
         let header = Header { key_id: self.ring.primary, sender: self.me, salt: self.salt, counter: self.counter };
         let key = match &mut self.sealing {
             Some(key) => key,
-            none => none.insert(self.ring.derive(header.key_id, self.me, self.salt)?),
+            none => none.insert(self.ring.derive(self.cluster, header.key_id, self.me, self.salt)?),
         };
         self.counter += 1;
         let mut out = Vec::with_capacity(payload.len() + OVERHEAD_BYTES);
-        header.write(self.tag, &mut out);
+        header.write(cluster_tag(self.cluster), &mut out);
         let aad = associated(&out, to);
         out.extend_from_slice(payload);
         let (_, body) = out.split_at_mut(HEADER_BYTES);
@@ -371,7 +372,7 @@ impl Channel {
         if body.len() < TAG_BYTES {
             return Err(DropCause::Short);
         }
-        let header = Header::read(self.tag, header_bytes)?;
+        let header = Header::read(cluster_tag(self.cluster), header_bytes)?;
         if header.sender == self.me {
             return Err(DropCause::Reflected);
         }
@@ -392,7 +393,7 @@ impl Channel {
         });
         let derived = match cached {
             Some(_) => None,
-            None => Some(self.ring.derive(header.key_id, header.sender, header.salt)?),
+            None => Some(self.ring.derive(self.cluster, header.key_id, header.sender, header.salt)?),
         };
         let key = cached.map(|cached| &cached.key).or(derived.as_ref()).ok_or(DropCause::Key)?;
         let payload = key.open_in_place(nonce(header.counter), Aad::from(aad), body).map_err(|_| DropCause::Forged)?;
@@ -460,10 +461,19 @@ mod tests {
                 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
                 "20cbc085788992f6",
                 "00000000",
-                "19a004bf74",
-                "6a3a43e648fb8af22e409a714fa6d503"
+                "fa960a2d1f",
+                "14e71e22a824d3fb1eb7fe705bf28e92"
             )
         );
+    }
+
+    #[test]
+    fn another_cluster_with_the_same_tag_and_ring_key_is_a_stranger() {
+        let mut bytes = [0xC1; 16];
+        bytes[15] = 0;
+        let mut stranger = Channel::new(ClusterId::from_bytes(bytes), id(1), ring(1), [1; 32]);
+        let mut sealed = stranger.seal(id(2), b"payload").unwrap();
+        assert_eq!(channel(2, 2).open(&mut sealed), Err(DropCause::Forged));
     }
 
     #[test]
