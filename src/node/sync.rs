@@ -23,7 +23,7 @@ pub(super) const CONTACTS_MAX: usize = 1_024;
 /// Time to the next comparison after one that found a difference, and after the start, in microseconds.
 pub(super) const SYNC_WAIT_MIN_US: u64 = 1_000_000;
 /// Longest time between two tries to reach anybody while there is nobody, in microseconds.
-const REJOIN_WAIT_MAX_US: u64 = 1_000_000;
+const REJOIN_WAIT_MAX_US: u64 = 700_000;
 /// For each active member, this much more time between two tries to reach one that is missing, in microseconds.
 const REJOIN_SHARE_US: u64 = 100_000;
 /// Members told of in one push.
