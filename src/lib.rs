@@ -3,7 +3,7 @@
 //! The crate is cut in layers, each behind a feature; dependencies run one way:
 //!
 //! ```text
-//! record, wire <- node <- agent        the daemon          features `node`, `agent`
+//! record, wire <- node, ca <- agent    the daemon          features `node`, `ca`, `agent`
 //! record <- api <- client <- cli       its clients         features `client`, `cli`
 //! ```
 #![forbid(unsafe_code)]
@@ -13,6 +13,8 @@ pub mod record;
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "ca")]
+pub mod ca;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "client")]

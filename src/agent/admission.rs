@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::ca::{Issued, NodeKey};
 use super::engine::Engine;
 use super::metrics;
 use super::stream::{Connection, PATIENCE_MAX, StreamError, Topic};
@@ -15,6 +14,7 @@ use super::token::Token;
 use super::trust::{NewMembership, Trust, TrustError, admitted};
 use super::{tls, unix_ms};
 use crate::api::NodeOptions;
+use crate::ca::{Issued, NodeKey};
 use crate::node::{Node, Peer};
 use crate::record::{NodeId, Role};
 use crate::wire::admission::{Reply, Request, possession};

@@ -15,7 +15,6 @@ use tokio::time::{sleep, timeout};
 use super::RunError;
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
-use super::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress};
 use super::metrics::{self, Recorder};
@@ -30,6 +29,7 @@ use crate::api::{
     DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
     ProblemKind,
 };
+use crate::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use crate::node::{Command, Node, Start};
 use crate::record::{NodeId, NodeRecord, Role, Status};
 

@@ -5,7 +5,7 @@
 //! | `config`, `logging`, `metrics` | what an operator sets and sees |
 //! | `state`, `hex` | the state directory |
 //! | `addr`, `net`, `udp` | addresses and the sockets of 7946 |
-//! | `ca`, `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
+//! | `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
 //! | `daemon`, `upkeep` | membership's life: resume, init, join, leave; what is done from time to time |
@@ -19,7 +19,6 @@
 
 pub mod addr;
 mod admission;
-pub mod ca;
 pub mod config;
 mod daemon;
 mod engine;
@@ -163,7 +162,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
     let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(internal)?;
-    let state = StateDir::open(&settings.state_dir, NodeId::from_bytes(ca::random().map_err(internal)?))?;
+    let state = StateDir::open(&settings.state_dir, NodeId::from_bytes(crate::ca::random().map_err(internal)?))?;
     let (socket, listener) = ApiSocket::bind(&settings.socket, settings.socket_group.as_deref(), settings.socket_mode)?;
     let recorder = metrics::Recorder::install().map_err(internal)?;
     let metrics_listener = match settings.metrics_listen {

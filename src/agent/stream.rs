@@ -16,9 +16,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::ca::{SERVER_NAME, ca_digest, peer_of};
 use super::tls::WRONG_CA;
+use super::tls::peer_of;
+use crate::ca::ca_digest;
 use crate::node::{ExchangeError, Peer};
+use crate::wire::credential::SERVER_NAME;
 
 /// How long a TCP connection may take to be made.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);

@@ -8,13 +8,17 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SignatureVerificationAlgorithm, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SignatureVerificationAlgorithm, UnixTime,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SigningKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
 
-use super::ca::{ca_digest, private_key};
+use crate::ca::ca_digest;
+use crate::node::Peer;
+use crate::wire::credential;
 
 /// Application protocol negotiated (ALPN): the vocabulary of `wire::exchange` and `wire::admission`.
 const ALPN: &[u8] = b"gossipd/1";
@@ -60,6 +64,16 @@ impl KeyProvider for Primitives {
             _ => Err(Error::General("a key that is not PKCS#8".to_owned())),
         }
     }
+}
+
+/// Whom a certificate names; `None` when it is no member's. The chain must have been verified before.
+pub(super) fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
+    credential::named(certificate).map(|(id, role)| Peer { id, role })
+}
+
+/// A private key as rustls takes it.
+fn private_key(der: &[u8]) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
 }
 
 fn roots(ca_certificate: &[u8]) -> Result<Arc<RootCertStore>, Error> {

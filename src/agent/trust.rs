@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use super::ca::{Authority, CaError, Issued, NodeKey, ca_digest, peer_of, random, verify};
 use super::state::{StateDir, StateError, StoredCluster, StoredKey, StoredManager};
-use super::tls::{self, Configs};
+use super::tls::{self, Configs, peer_of};
 use super::token::{Refusal, Token, Tokens};
 use super::{rfc3339, unix_ms};
 use crate::api::NodeOptions;
+use crate::ca::{Authority, CaError, Issued, NodeKey, ca_digest, random, verify};
 use crate::node::Peer;
 use crate::record::{ClusterId, NodeId, Role};
 use crate::wire::Keyring;
@@ -103,7 +103,7 @@ pub(super) fn found(
     now: SystemTime,
 ) -> Result<NewMembership, TrustError> {
     let cluster_id = ClusterId::from_bytes(random()?);
-    let (ca_certificate, ca_key, authority) = Authority::create(cluster_id, now)?;
+    let (ca_certificate, ca_key, authority) = Authority::create(cluster_id, NodeKey::generate()?, now)?;
     let key = NodeKey::generate()?;
     let public = key.public().ok_or(CaError::Randomness)?;
     let Issued { certificate, expires_at_ms } = authority.issue(me, Role::Manager, public, cert_expiry, now)?;

@@ -4,6 +4,7 @@
 //! * [`codec`]: bincode with its limits, the one module that names bincode's functions;
 //! * [`datagram`]: what is inside an opened datagram;
 //! * [`exchange`]: requests and replies between nodes over TLS;
+//! * [`credential`]: what a certificate says, and signatures made with its key;
 //! * [`admission`]: how a stranger becomes a member, over TLS.
 //!
 //! Called by `node` (which owns the meaning) and, for streams, by `agent`. Decoding is total: any input gives a value
@@ -12,6 +13,7 @@
 
 pub mod admission;
 pub mod codec;
+pub mod credential;
 pub mod datagram;
 pub mod exchange;
 pub mod frame;

@@ -1,24 +1,22 @@
 //! The cluster's certificate authority, and what is in a certificate.
 //!
 //! Ed25519 throughout. A node's certificate names it as swarm's do (CN node id, OU role, O cluster id) and, for the
-//! checks that count, in two subject alternative names: [`SERVER_NAME`], which every member has and every client asks
-//! for, and `ID.ROLE.gossipd`, from which the other side reads whom it talks to.
+//! checks that count, in two subject alternative names (see `wire::credential`, which reads them). Same keys, same
+//! bytes: serial numbers are made from the public key, so that a simulated cluster has real certificates too.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use aws_lc_rs::{digest, rand};
+use pki_types::PrivatePkcs8KeyDer;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::node::Peer;
 use crate::record::{ClusterId, NodeId, Role};
+use crate::wire::credential::SERVER_NAME;
 
-/// The name that every member's certificate carries.
-pub const SERVER_NAME: &str = "member.gossipd";
 /// Validity of a certificate when nobody says otherwise: 90 days, as swarm's.
 pub const CERT_EXPIRY_DEFAULT: Duration = Duration::from_secs(2_160 * 3_600);
 /// Shortest validity allowed: below it, renewal would not keep up with a short outage. The same as swarm's.
@@ -68,6 +66,23 @@ impl NodeKey {
         Ok(Self(KeyPair::generate_for(&PKCS_ED25519)?))
     }
 
+    /// The key that this PKCS#8 DER holds.
+    ///
+    /// # Errors
+    /// [`CaError`] when it is damaged.
+    pub fn from_der(der: &[u8]) -> Result<Self, CaError> {
+        Ok(Self(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der.to_vec()), &PKCS_ED25519)?))
+    }
+
+    /// The key that belongs to a seed (RFC 8032 §5.1.5): for simulated nodes, whose luck is drawn elsewhere.
+    ///
+    /// # Errors
+    /// [`CaError`] when the cryptographic library refuses.
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, CaError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| CaError::Randomness)?;
+        Self::from_der(pair.to_pkcs8().map_err(|_| CaError::Randomness)?.as_ref())
+    }
+
     /// PKCS#8 DER.
     pub fn to_der(&self) -> Vec<u8> {
         self.0.serialize_der()
@@ -90,11 +105,6 @@ impl NodeKey {
 /// Does `signature` over `text` come from the holder of `public_key`?
 pub fn verify(public_key: &[u8; 32], text: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, public_key).verify(text, signature).is_ok()
-}
-
-/// A private key as rustls takes it.
-pub fn private_key(der: &[u8]) -> PrivateKeyDer<'static> {
-    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
 }
 
 struct Ed25519Public([u8; 32]);
@@ -124,6 +134,10 @@ pub struct Authority {
     cluster: ClusterId,
 }
 
+fn unix_ms(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn ca_params(cluster: ClusterId, now: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
@@ -138,12 +152,12 @@ fn ca_params(cluster: ClusterId, now: SystemTime) -> CertificateParams {
 }
 
 impl Authority {
-    /// Makes a cluster's CA: its certificate (DER), its private key (PKCS#8 DER), and the authority itself.
+    /// Makes a cluster's CA around `key`: its certificate (DER), its private key (PKCS#8 DER), and the authority itself.
     ///
     /// # Errors
     /// [`CaError`] without randomness.
-    pub fn create(cluster: ClusterId, now: SystemTime) -> Result<(Vec<u8>, Vec<u8>, Self), CaError> {
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    pub fn create(cluster: ClusterId, key: NodeKey, now: SystemTime) -> Result<(Vec<u8>, Vec<u8>, Self), CaError> {
+        let NodeKey(key) = key;
         let params = ca_params(cluster, now);
         let certificate = params.self_signed(&key)?.der().to_vec();
         let key_der = key.serialize_der();
@@ -155,7 +169,7 @@ impl Authority {
     /// # Errors
     /// [`CaError`] when the key is damaged.
     pub fn load(cluster: ClusterId, key_der: &[u8], now: SystemTime) -> Result<Self, CaError> {
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key_der.to_vec()), &PKCS_ED25519)?;
+        let NodeKey(key) = NodeKey::from_der(key_der)?;
         Ok(Self { issuer: Issuer::new(ca_params(cluster, now), key), cluster })
     }
 
@@ -183,46 +197,32 @@ impl Authority {
         let expires = now + validity;
         params.not_before = (now - BACKDATE).into();
         params.not_after = expires.into();
-        params.serial_number = Some(SerialNumber::from_slice(&random::<16>()?));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&Ed25519Public(public_key), &self.issuer)?;
-        Ok(Issued { certificate: certificate.der().to_vec(), expires_at_ms: super::unix_ms(expires) })
+        Ok(Issued { certificate: certificate.der().to_vec(), expires_at_ms: unix_ms(expires) })
     }
-}
-
-/// Whom a certificate names; `None` when it is no member's. The chain must have been verified before.
-pub fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
-    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
-    certificate.valid_dns_names().find_map(|name| {
-        let mut labels = name.split('.');
-        let (id, role, zone, end) = (labels.next()?, labels.next()?, labels.next()?, labels.next());
-        if zone != "gossipd" || end.is_some() {
-            return None;
-        }
-        Some(Peer { id: id.parse().ok()?, role: role.parse().ok()? })
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::credential::named;
 
     #[test]
     fn a_certificate_names_its_node_and_role() {
         let cluster = ClusterId::from_bytes([3; 16]);
         let now = SystemTime::now();
-        let (certificate, key, authority) = Authority::create(cluster, now).unwrap();
+        let (certificate, key, authority) = Authority::create(cluster, NodeKey::generate().unwrap(), now).unwrap();
         let loaded = Authority::load(cluster, &key, now).unwrap();
         let id = NodeId::from_bytes([7; 16]);
         let public = NodeKey::generate().unwrap().public().unwrap();
         for authority in [authority, loaded] {
             let issued = authority.issue(id, Role::Manager, public, CERT_EXPIRY_DEFAULT, now).unwrap();
-            let peer = peer_of(&issued.certificate.into()).unwrap();
-            assert_eq!(peer, Peer { id, role: Role::Manager });
+            assert_eq!(named(&issued.certificate), Some((id, Role::Manager)));
         }
-        assert_eq!(peer_of(&certificate.into()), None, "the CA is nobody");
-        assert_eq!(peer_of(&vec![1, 2, 3].into()), None);
+        assert_eq!(named(&certificate), None, "the CA is nobody");
+        assert_eq!(named(&[1, 2, 3]), None);
     }
 
     #[test]
