@@ -15,7 +15,7 @@ use rcgen::{
 };
 
 use crate::record::{ClusterId, NodeId, Role};
-use crate::wire::credential::SERVER_NAME;
+use crate::wire::credential::{Certified, SERVER_NAME};
 
 /// Validity of a certificate when nobody says otherwise: 90 days, as swarm's.
 pub const CERT_EXPIRY_DEFAULT: Duration = Duration::from_secs(2_160 * 3_600);
@@ -173,7 +173,8 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(ca_params(cluster, now), key), cluster })
     }
 
-    /// Certifies that `public_key` belongs to `id` with `role`.
+    /// Certifies that `public_key` belongs to `id` with `role`. `issued_ms`, milliseconds since the Unix epoch, is `now`, or
+    /// later where it must come after a decision that another clock has dated.
     ///
     /// # Errors
     /// [`CaError`] when signing fails.
@@ -184,6 +185,7 @@ impl Authority {
         public_key: [u8; 32],
         validity: Duration,
         now: SystemTime,
+        issued_ms: u64,
     ) -> Result<Issued, CaError> {
         let mut params = CertificateParams::default();
         let mut name = DistinguishedName::new();
@@ -191,7 +193,7 @@ impl Authority {
         name.push(DnType::OrganizationalUnitName, format!("gossipd-{role}"));
         name.push(DnType::OrganizationName, self.cluster.to_string());
         params.distinguished_name = name;
-        let names = [SERVER_NAME.to_owned(), format!("{id}.{role}.gossipd")];
+        let names = [SERVER_NAME.to_owned(), Certified { id, role, issued_ms }.name()];
         params.subject_alt_names =
             names.into_iter().map(|name| name.try_into().map(SanType::DnsName)).collect::<Result<_, _>>()?;
         let expires = now + validity;
@@ -201,6 +203,37 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&Ed25519Public(public_key), &self.issuer)?;
         Ok(Issued { certificate: certificate.der().to_vec(), expires_at_ms: unix_ms(expires) })
+    }
+}
+
+/// Certificates for the tests of other modules.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+    use crate::wire::credential::{Anchor, Credential};
+
+    fn at(unix_ms: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(unix_ms)
+    }
+
+    fn authority(cluster: ClusterId, unix_ms: u64) -> (Vec<u8>, Authority) {
+        let key = NodeKey::from_seed(&[1; 32]).unwrap();
+        let (certificate, _, authority) = Authority::create(cluster, key, at(unix_ms)).unwrap();
+        (certificate, authority)
+    }
+
+    pub(crate) fn anchor(cluster: ClusterId, unix_ms: u64) -> Anchor {
+        Anchor::new(&authority(cluster, unix_ms).0).unwrap()
+    }
+
+    pub(crate) fn credential(cluster: ClusterId, id: NodeId, role: Role, unix_ms: u64) -> Credential {
+        let mut seed = [2; 32];
+        seed[..16].copy_from_slice(id.as_bytes());
+        let key = NodeKey::from_seed(&seed).unwrap();
+        let (_, authority) = authority(cluster, unix_ms);
+        let issued =
+            authority.issue(id, role, key.public().unwrap(), CERT_EXPIRY_DEFAULT, at(unix_ms), unix_ms).unwrap();
+        Credential::new(&issued.certificate, &key.to_der()).unwrap()
     }
 }
 
@@ -218,8 +251,8 @@ mod tests {
         let id = NodeId::from_bytes([7; 16]);
         let public = NodeKey::generate().unwrap().public().unwrap();
         for authority in [authority, loaded] {
-            let issued = authority.issue(id, Role::Manager, public, CERT_EXPIRY_DEFAULT, now).unwrap();
-            assert_eq!(named(&issued.certificate), Some((id, Role::Manager)));
+            let issued = authority.issue(id, Role::Manager, public, CERT_EXPIRY_DEFAULT, now, 77).unwrap();
+            assert_eq!(named(&issued.certificate), Some(Certified { id, role: Role::Manager, issued_ms: 77 }));
         }
         assert_eq!(named(&certificate), None, "the CA is nobody");
         assert_eq!(named(&[1, 2, 3]), None);

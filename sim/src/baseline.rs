@@ -129,7 +129,7 @@ impl Baseline {
     /// Starts one in a cluster of `cluster_size` nodes. It does nothing until the first `handle_*`;
     /// [`Baseline::next_timeout_us`] is due at once. Of `start` the record, the keys and the constants are not used.
     pub fn new(start: Start, cluster_size: usize, now: Now) -> Self {
-        let Start { cluster: _, id, generation, addr, record: _, keyring: _, seed, contacts, config: _ } = start;
+        let Start { id, generation, addr, seed, contacts, .. } = start;
         let size = u32::try_from(cluster_size).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         let identity = Identity { id: *id.as_bytes(), generation, addr };
         let config = foca::Config::new_lan(size);
@@ -225,7 +225,8 @@ impl Baseline {
                 self.drive(now, Cause::Own, |foca, outbox| foca.leave_cluster(outbox));
                 self.submit(now.mono_us + FAREWELL_INTERVAL_US, Due::Farewell);
             }
-            Command::Leave => {}
+            // It knows no decisions.
+            Command::Leave | Command::Decided(_) | Command::Credential(_) => {}
             Command::Away(_) => self.tell(Event::LeaveDone { acknowledged: false }),
             Command::AddContacts(contacts) => {
                 let me = self.foca.identity().addr;
@@ -425,6 +426,7 @@ fn member(identity: gossipd::node::Identity, incarnation: u16, status: Status, s
         heard_us: 0,
         rtt_us: None,
         tcp_only: false,
+        decided: std::sync::Arc::default(),
     }
 }
 
@@ -476,6 +478,7 @@ mod tests {
 
         fn start(&mut self, n: usize, generation: u64) {
             let addr = host::address(u32::try_from(n).unwrap());
+            let issuer = crate::authority::Issuer::new(ClusterId::from_bytes([9; 16]));
             let start = Start {
                 cluster: ClusterId::from_bytes([9; 16]),
                 id: id(n),
@@ -483,6 +486,9 @@ mod tests {
                 addr,
                 record: host::record("n", Role::Worker, addr, now(self.now_us)),
                 keyring: Keyring::new(1, [(1, [0; 32])]).unwrap(),
+                anchor: issuer.anchor(),
+                credential: issuer.credential(id(n), Role::Worker, 0),
+                decisions: Vec::new(),
                 seed: [u8::try_from(n).unwrap(); 32],
                 contacts: vec![host::address(0), host::address(1)],
                 config: Config::lan(),
@@ -499,7 +505,7 @@ mod tests {
                         self.flying.insert((self.now_us + DELAY_US, self.sent), (to, bytes));
                     }
                     Effect::Event(event) => self.told.push((self.now_us, n, event)),
-                    Effect::PersistGeneration(_) => {}
+                    Effect::PersistGeneration(_) | Effect::Keep { .. } | Effect::Forget { .. } => {}
                     Effect::Exchange { .. } => panic!("foca has no exchanges"),
                 }
             }

@@ -2,12 +2,14 @@
 //!
 //! Not here: the network between machines, and when things happen.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use gossipd::node::{ExchangeError, ExchangeId, Identity, Now, Peer, Stats};
 use gossipd::record::{Availability, NodeId, NodeRecord, Role};
+use gossipd::wire::decision::SignedDecision;
 
 use crate::brain::Brain;
 use crate::view::View;
@@ -121,6 +123,8 @@ pub(crate) struct Host {
     pub(crate) drift_since_us: u64,
     /// The highest generation on its disk.
     pub(crate) disk: u64,
+    /// Decisions on its disk.
+    pub(crate) kept: BTreeMap<u64, Arc<SignedDecision>>,
     /// Peers on its disk.
     pub(crate) peers: Vec<SocketAddr>,
     /// Counts its lives; what was begun in an earlier one is void.
@@ -189,6 +193,7 @@ impl Host {
             drift_ppm: 0,
             drift_since_us: 0,
             disk: 0,
+            kept: BTreeMap::new(),
             peers: Vec::new(),
             life: 0,
             node: None,

@@ -19,6 +19,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod aggregate;
+pub mod authority;
 pub mod baseline;
 mod brain;
 pub mod checks;

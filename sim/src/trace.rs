@@ -61,6 +61,15 @@ impl Trace {
                 self.number(u64::from(health.score));
                 health.reasons.iter().for_each(|reason| self.bytes(reason.word().as_bytes()));
             }
+            Event::Decision { revision, cause: _, old, new } => {
+                self.number(*revision);
+                for decision in [old, new] {
+                    let stamp = decision.as_ref().map(|decision| decision.stamp);
+                    self.number(stamp.map_or(0, |stamp| stamp.at.bits()));
+                }
+            }
+            Event::Removed(decision) => self.number(decision.stamp.at.bits()),
+            Event::Confirmed { nonce } => self.number(u64::from(*nonce)),
             Event::Joined { with } => self.bytes(with.as_bytes()),
             Event::LeaveDone { acknowledged } => self.number(u64::from(*acknowledged)),
             Event::IdentityConflict { addr, generation, gives_way } => {
@@ -81,7 +90,7 @@ impl Trace {
     }
 
     fn member(&mut self, member: Option<&Member>) {
-        let Some(Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only }) = member else {
+        let Some(Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only, decided }) = member else {
             return self.number(0);
         };
         self.bytes(swim.identity.id.as_bytes());
@@ -93,6 +102,10 @@ impl Trace {
         self.number(*heard_us);
         self.number(rtt_us.map_or(0, |us| us + 1));
         self.number(u64::from(*tcp_only));
+        let stamps =
+            [&decided.availability, &decided.role].map(|one| one.as_ref().map_or(0, |one| one.stamp.at.bits()));
+        stamps.into_iter().for_each(|stamp| self.number(stamp));
+        self.number(decided.labels.len() as u64);
         if let Some(record) = record {
             self.bytes(record.hostname.as_bytes());
             self.number(u64::from(record.left));

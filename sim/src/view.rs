@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use gossipd::node::{Identity, Member};
+use gossipd::record::decision::Decided;
 use gossipd::record::{NodeRecord, Status};
 
 /// One line of the listing: all of a [`Member`] whose change is told.
@@ -20,13 +21,15 @@ pub struct Row {
     pub incarnation: u16,
     /// The owner's record.
     pub record: Option<Arc<NodeRecord>>,
+    /// What was decided about it.
+    pub decided: Arc<Decided>,
 }
 
 impl Row {
     /// Everything whose change is told.
-    pub(crate) fn told(&self) -> (Identity, Status, u64, Option<&NodeRecord>) {
-        let Self { identity, status, since_ms, incarnation: _, record } = self;
-        (*identity, *status, *since_ms, record.as_deref())
+    pub(crate) fn told(&self) -> (Identity, Status, u64, Option<&NodeRecord>, &Decided) {
+        let Self { identity, status, since_ms, incarnation: _, record, decided } = self;
+        (*identity, *status, *since_ms, record.as_deref(), decided)
     }
 
     /// Status, life and address.
@@ -37,13 +40,14 @@ impl Row {
 
 impl From<&Member> for Row {
     fn from(member: &Member) -> Self {
-        let Member { swim, status, since_ms, record, heard_us: _, rtt_us: _, tcp_only: _ } = member;
+        let Member { swim, status, since_ms, record, decided, heard_us: _, rtt_us: _, tcp_only: _ } = member;
         Self {
             identity: swim.identity,
             status: *status,
             since_ms: *since_ms,
             incarnation: swim.incarnation,
             record: record.clone(),
+            decided: Arc::clone(decided),
         }
     }
 }

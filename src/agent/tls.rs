@@ -18,7 +18,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerCo
 
 use crate::ca::ca_digest;
 use crate::node::Peer;
-use crate::wire::credential;
+use crate::wire::credential::{self, Certified};
 
 /// Application protocol negotiated (ALPN): the vocabulary of `wire::exchange` and `wire::admission`.
 const ALPN: &[u8] = b"gossipd/1";
@@ -68,7 +68,7 @@ impl KeyProvider for Primitives {
 
 /// Whom a certificate names; `None` when it is no member's. The chain must have been verified before.
 pub(super) fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
-    credential::named(certificate).map(|(id, role)| Peer { id, role })
+    credential::named(certificate).map(|Certified { id, role, .. }| Peer { id, role })
 }
 
 /// A private key as rustls takes it.

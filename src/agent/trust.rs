@@ -106,7 +106,8 @@ pub(super) fn found(
     let (ca_certificate, ca_key, authority) = Authority::create(cluster_id, NodeKey::generate()?, now)?;
     let key = NodeKey::generate()?;
     let public = key.public().ok_or(CaError::Randomness)?;
-    let Issued { certificate, expires_at_ms } = authority.issue(me, Role::Manager, public, cert_expiry, now)?;
+    let Issued { certificate, expires_at_ms } =
+        authority.issue(me, Role::Manager, public, cert_expiry, now, unix_ms(now))?;
     let mut tokens = Tokens::new(Vec::new());
     for role in Role::ALL {
         tokens.replace(*role, me, Some(random()?), None, None);
@@ -285,7 +286,8 @@ impl Trust {
         let mut tokens = Tokens::new(manager.tokens.clone());
         let role = tokens.admit(secret, self.me, unix_ms(now))?;
         let validity = Duration::from_secs(manager.cert_expiry_s);
-        let Issued { certificate, expires_at_ms } = authority.issue(joiner, role, public_key, validity, now)?;
+        let Issued { certificate, expires_at_ms } =
+            authority.issue(joiner, role, public_key, validity, now, unix_ms(now))?;
         let secrets = ManagerSecrets {
             ca_key: manager.ca_key.clone(),
             tokens: tokens.records().to_vec(),
@@ -325,7 +327,7 @@ impl Trust {
         let inner = lock(&self.inner);
         let authority = inner.authority.as_ref().ok_or(TrustError::NotManager)?;
         let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
-        Ok(authority.issue(member, role, public_key, Duration::from_secs(manager.cert_expiry_s), now)?)
+        Ok(authority.issue(member, role, public_key, Duration::from_secs(manager.cert_expiry_s), now, unix_ms(now))?)
     }
 
     /// Puts a new certificate of this node in force.

@@ -290,7 +290,7 @@ impl Node {
                     self.finish_errand(key, Testimony::Refused);
                 }
             }
-            Purpose::Sync | Purpose::Push | Purpose::LeavePush => {}
+            Purpose::Sync | Purpose::Push | Purpose::LeavePush | Purpose::Decisions(_) | Purpose::Confirm(_) => {}
         }
     }
 

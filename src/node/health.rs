@@ -30,7 +30,7 @@ pub(super) struct Own {
     isolated: bool,
     slow_until_us: u64,
     tcp_streak: u32,
-    clocks: VecDeque<(NodeId, u64)>,
+    clocks: VecDeque<(NodeId, i64)>,
     /// When it last looked at itself.
     now_us: u64,
 }
@@ -91,13 +91,27 @@ impl Own {
         self.isolated = false;
     }
 
-    /// Another node's wall clock differs by so many seconds.
-    pub(super) fn compared_clocks(&mut self, with: NodeId, difference_s: u64) {
+    /// Another node's wall clock is so many seconds ahead of this one's (negative: behind).
+    pub(super) fn compared_clocks(&mut self, with: NodeId, difference_s: i64) {
         self.clocks.retain(|(id, _)| *id != with);
         if self.clocks.len() >= CLOCKS_MAX {
             self.clocks.pop_front();
         }
         self.clocks.push_back((with, difference_s));
+    }
+
+    /// How far most others' wall clocks are ahead of this one's, in milliseconds; 0 as long as none is known or the
+    /// difference may come from the way.
+    pub(super) fn clock_off_ms(&self) -> i64 {
+        let mut differences: Vec<_> = self.clocks.iter().map(|(_, difference_s)| *difference_s).collect();
+        differences.sort_unstable();
+        let median_s = differences.get(differences.len() / 2).copied().unwrap_or(0);
+        if median_s.unsigned_abs() < CLOCK_SKEW_S { 0 } else { median_s.saturating_mul(1_000) }
+    }
+
+    /// Has any other clock been seen?
+    pub(super) fn knows_clocks(&self) -> bool {
+        !self.clocks.is_empty()
     }
 
     pub(super) const fn is_isolated(&self) -> bool {
@@ -120,7 +134,8 @@ impl Own {
 
     /// What it thinks of itself, as of the last look.
     pub(super) fn report(&self) -> Health {
-        let different = self.clocks.iter().filter(|(_, difference_s)| *difference_s >= CLOCK_SKEW_S).count();
+        let different =
+            self.clocks.iter().filter(|(_, difference_s)| difference_s.unsigned_abs() >= CLOCK_SKEW_S).count();
         let is_skewed = 2 * different > self.clocks.len();
         let reasons = Degraded::ALL
             .into_iter()

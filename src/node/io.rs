@@ -1,11 +1,15 @@
 //! What goes into a [`Node`](super::Node) and what comes out: time, orders, effects, events.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::config::Config;
 use super::table::Member;
+use crate::record::decision::Decision;
 use crate::record::{ClusterId, NodeId, NodeRecord, Role};
 use crate::wire::Keyring;
+use crate::wire::credential::{Anchor, Credential};
+use crate::wire::decision::SignedDecision;
 
 /// Both clocks of a machine, read at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +35,12 @@ pub struct Start {
     pub record: NodeRecord,
     /// The datagram keys.
     pub keyring: Keyring,
+    /// The cluster's CA.
+    pub anchor: Anchor,
+    /// What it signs with.
+    pub credential: Credential,
+    /// The decisions that it kept before ([`Effect::Keep`]).
+    pub decisions: Vec<SignedDecision>,
     /// 32 bytes of the operating system's randomness, new at every start.
     pub seed: [u8; 32],
     /// Addresses to find others at.
@@ -69,8 +79,26 @@ pub enum Effect {
         /// Give up after this long, whatever has been reached by then, in milliseconds.
         patience_ms: u64,
     },
+    /// Keep a decision on the disk, in the place of what was kept in that slot.
+    Keep {
+        /// Names the place.
+        slot: u64,
+        /// What to keep.
+        decision: Arc<SignedDecision>,
+    },
+    /// What was kept in that slot is not needed any more.
+    Forget {
+        /// Names the place.
+        slot: u64,
+    },
     /// Tell whoever listens.
     Event(Event),
+}
+
+impl From<Event> for Effect {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
 }
 
 /// Why a member changed.
@@ -92,6 +120,8 @@ pub enum Cause {
     Retention,
     /// This node itself.
     Own,
+    /// That node has decided it.
+    Decision(NodeId),
 }
 
 impl Cause {
@@ -106,6 +136,7 @@ impl Cause {
             Self::Record => "record",
             Self::Retention => "retention",
             Self::Own => "own",
+            Self::Decision(_) => "decision",
         }
     }
 }
@@ -123,6 +154,24 @@ pub enum Event {
         old: Option<Box<Member>>,
         /// After.
         new: Option<Box<Member>>,
+    },
+    /// Something else stands in a register now.
+    Decision {
+        /// This node's count of visible changes.
+        revision: u64,
+        /// Why.
+        cause: Cause,
+        /// Before.
+        old: Option<Arc<Decision>>,
+        /// After.
+        new: Option<Arc<Decision>>,
+    },
+    /// This node is a member no more: somebody has decided so. It says nothing from now on.
+    Removed(Arc<Decision>),
+    /// All members have what [`Node::handle_confirm`](super::Node::handle_confirm) asked for.
+    Confirmed {
+        /// The question.
+        nonce: u32,
     },
     /// The first full-state exchange since the start is done.
     Joined {
@@ -148,7 +197,7 @@ pub enum Event {
 }
 
 /// What a caller may order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Command {
     /// Say goodbye. [`Event::LeaveDone`] follows.
     Leave,
@@ -157,6 +206,10 @@ pub enum Command {
     /// Announce that this node stops and is expected back within that many seconds: until then nobody holds its silence
     /// against it. [`Event::LeaveDone`] follows.
     Away(u16),
+    /// Take in decisions that [`Node::handle_orders`](super::Node::handle_orders) has signed and that are on the disk now.
+    Decided(Vec<SignedDecision>),
+    /// This node has a new certificate, perhaps with another role.
+    Credential(Credential),
     /// From now on this node is to be reached there.
     Readdress(SocketAddr),
 }

@@ -22,6 +22,9 @@
 
 mod codec;
 mod config;
+mod confirm;
+mod decide;
+mod decisions;
 mod errand;
 mod health;
 mod identity;
@@ -45,6 +48,10 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
+use self::confirm::Wait;
+pub use self::decide::{Order, OrderError};
+use self::decisions::Decisions;
+pub use self::decisions::Refused;
 use self::health::Own;
 pub use self::identity::Identity;
 use self::inquiry::Inquiries;
@@ -57,7 +64,9 @@ use self::swim::Foca;
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
-use crate::record::{NodeId, NodeRecord, Role, Status, Version};
+use crate::record::decision::{Hlc, Slot};
+use crate::record::{ClusterId, NodeId, NodeRecord, Role, Status, Version};
+use crate::wire::credential::{Anchor, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
 use crate::wire::exchange::Liveness;
 use crate::wire::{Channel, DropCause};
@@ -74,6 +83,10 @@ enum Purpose {
     Sync,
     Push,
     LeavePush,
+    /// Which decisions are lacking? The peer's address.
+    Decisions(SocketAddr),
+    /// Has the peer what this question asks for?
+    Confirm(u32),
     /// Does the subject of an inquiry answer?
     Inquiry(NodeId),
     /// Does the subject of an errand answer? Subject and asker.
@@ -85,6 +98,9 @@ pub struct Node {
     config: Config,
     foca: Foca,
     channel: Channel,
+    cluster: ClusterId,
+    anchor: Anchor,
+    credential: Credential,
     rng: ChaCha12Rng,
     table: Table,
     timers: Timers,
@@ -97,8 +113,14 @@ pub struct Node {
     seq: u64,
     incarnation: u16,
 
-    spread: Spread,
+    spread: Spread<NodeId>,
     spread_armed: bool,
+    decisions: Decisions,
+    decision_news: Spread<Slot>,
+    /// When this node last decided something.
+    decided_at: Hlc,
+    /// Questions who has certain decisions.
+    waits: BTreeMap<u32, Wait>,
     missing: BTreeSet<NodeId>,
     want_armed: bool,
 
@@ -150,7 +172,20 @@ pub struct Node {
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { cluster, id, generation, addr, record, keyring, seed, contacts, config } = start;
+        let Start {
+            cluster,
+            id,
+            generation,
+            addr,
+            record,
+            keyring,
+            anchor,
+            credential,
+            decisions,
+            seed,
+            contacts,
+            config,
+        } = start;
         let record = NodeRecord { started_generation: generation, ..record };
         let mut rng = ChaCha12Rng::from_seed(seed);
         let mut channel_seed = [0_u8; 32];
@@ -165,12 +200,15 @@ impl Node {
         timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
         let mut contacts: BTreeSet<_> = contacts.into_iter().take(sync::CONTACTS_MAX).collect();
         contacts.remove(&addr);
-        Self {
+        let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
             sync_wait_us: sync::SYNC_WAIT_MIN_US,
             config,
             foca,
             channel: Channel::new(cluster, id, keyring, channel_seed),
+            cluster,
+            anchor,
+            credential,
             rng,
             table: Table::default(),
             timers,
@@ -183,6 +221,10 @@ impl Node {
             incarnation: 0,
             spread: Spread::default(),
             spread_armed: false,
+            decisions: Decisions::default(),
+            decision_news: Spread::default(),
+            decided_at: Hlc::default(),
+            waits: BTreeMap::new(),
             missing: BTreeSet::new(),
             want_armed: false,
             contacts,
@@ -213,7 +255,9 @@ impl Node {
             silent: false,
             size_log2: 0,
             revision: 1,
-        }
+        };
+        node.recall(now, decisions);
+        node
     }
 
     // ---- getters -------------------------------------------------------------------------------------------------
@@ -246,6 +290,7 @@ impl Node {
         self.table
             .iter_active()
             .filter(|member| member.record.as_ref().is_some_and(|record| record.role == Role::Manager))
+            .filter(|member| member.role() == Some(Role::Manager))
             .map(|member| (member.swim.identity.id, member.swim.identity.addr))
             .collect()
     }
@@ -283,11 +328,14 @@ impl Node {
     }
 
     /// Lengths of the internal queues, by name.
-    pub fn queue_depths(&self) -> [(&'static str, usize); 7] {
+    pub fn queue_depths(&self) -> [(&'static str, usize); 10] {
         [
             ("timers", self.timers.len()),
             ("swim-updates", self.foca.updates_backlog()),
             ("record-rumours", self.spread.len()),
+            ("decision-rumours", self.decision_news.len()),
+            ("decisions", self.decisions.len()),
+            ("confirms", self.waits.len()),
             ("records-missing", self.missing.len()),
             ("exchanges", self.exchanges.len()),
             ("inquiries", self.inquiries.len()),
@@ -378,6 +426,19 @@ impl Node {
                 }
                 self.arm_rejoin(now.mono_us);
             }
+            Command::Decided(decisions) => {
+                for signed in decisions {
+                    self.take_decision(now, signed, true);
+                }
+            }
+            Command::Credential(credential) => {
+                let role = credential.certified().role;
+                self.credential = credential;
+                if role != self.record.role {
+                    let before = self.own_member();
+                    self.update_own_record(now, before, |record| record.role = role);
+                }
+            }
             Command::Away(seconds) => self.say_goodbye(now, |record| record.away_s = seconds),
             Command::Readdress(addr) => self.readdress(now, addr),
         }
@@ -398,6 +459,7 @@ impl Node {
                 Timer::Errand(subject, asker, nonce) => self.errand_timer(now, (subject, asker), nonce),
                 Timer::Hearsay(identity) => self.hearsay_timer(now, identity),
                 Timer::Gossip => self.gossip_timer(now),
+                Timer::Confirm(nonce) => self.confirm_timer(now, nonce),
                 Timer::Sync => self.sync_timer(now),
                 Timer::Rejoin => self.rejoin_timer(now),
                 Timer::Spread => self.spread_timer(now),
@@ -427,6 +489,9 @@ impl Node {
     // ---- shared by the parts -------------------------------------------------------------------------------------
 
     fn handle_payload(&mut self, now: Now, sender: NodeId, payload: &[u8], len: usize) -> Result<(), DropCause> {
+        if self.decisions.removal(sender).is_some() {
+            return Err(DropCause::Removed);
+        }
         let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;
         self.table.heard(sender, now.mono_us);
         self.heard(now);
@@ -448,6 +513,15 @@ impl Node {
                     self.checked(now, sender, check);
                 }
                 Section::Hello(hello) => self.greeted(now, sender, hello),
+                Section::Decisions(batch) => {
+                    for signed in batch.into_decisions() {
+                        self.take_decision(now, signed, true);
+                    }
+                }
+                Section::Confirm(confirm) => {
+                    kind = Kind::Confirm;
+                    self.confirm_heard(sender, &confirm);
+                }
                 Section::Records(_) | Section::Unknown(_) => {}
             }
         }
@@ -481,7 +555,8 @@ impl Node {
         }
         self.react(now, old.as_ref().map(|old| old.swim), new.swim);
         // An incarnation alone is SWIM's inner matter.
-        let visible = |member: &Member| (member.status, member.swim.identity, member.record.clone());
+        let visible =
+            |member: &Member| (member.status, member.swim.identity, member.record.clone(), member.decided.clone());
         if old.as_ref().map(visible) != Some(visible(&new)) {
             let cause = if new.status == Status::Left { Cause::Left } else { cause };
             self.tell(cause, old.map(Box::new), Some(Box::new(new)));
@@ -512,6 +587,7 @@ impl Node {
             heard_us: 0,
             rtt_us: None,
             tcp_only: false,
+            decided: self.table.decided(self.identity().id),
         }
     }
 
@@ -563,6 +639,7 @@ impl Node {
     fn reap(&mut self, now: Now) {
         self.timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
         self.note_health(now);
+        self.drop_early_decisions(now);
         let Config { left_retention_s, down_retention_s, .. } = self.config;
         let expired: Vec<_> = self
             .table
@@ -578,16 +655,21 @@ impl Node {
             .map(|member| member.swim.identity.id)
             .collect();
         for id in expired {
-            if let Some(old) = self.table.remove(id) {
-                let forget = foca::Timer::RemoveDown(old.swim.identity);
-                self.drive(now, |foca, out| foca.handle_timer(forget, out));
-                self.spread.stop(id);
-                self.tell(Cause::Retention, Some(Box::new(old)), None);
-            }
+            self.forget_member(now, id, Cause::Retention);
         }
         self.table.remove_parked();
         let table = &self.table;
         self.channel.retain_senders(|id| table.knows(id));
+    }
+
+    /// Forgets a member that is not active, and has foca forget it.
+    fn forget_member(&mut self, now: Now, id: NodeId, cause: Cause) {
+        if let Some(old) = self.table.remove(id) {
+            let forget = foca::Timer::RemoveDown(old.swim.identity);
+            self.drive(now, |foca, out| foca.handle_timer(forget, out));
+            self.spread.stop(&id);
+            self.tell(cause, Some(Box::new(old)), None);
+        }
     }
 }
 

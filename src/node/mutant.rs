@@ -54,6 +54,10 @@ mutants! {
     TrustForged = "trust-forged",
     /// Nobody is ever accused.
     Blind = "blind",
+    /// A decision counts without a good signature.
+    TrustUnsigned = "trust-unsigned",
+    /// Decisions are not passed on.
+    HoardDecisions = "hoard-decisions",
 }
 
 impl Config {

@@ -94,30 +94,33 @@ impl Node {
         let is_away = self.table.away_until_us(owner) > now.mono_us;
         let is_goodbye = is_away || self.table.get(owner).map_or(self.leaving, |member| member.status == Status::Left);
         self.spread.tell(owner, self.table.active() + 1, is_goodbye);
-        if !self.spread_armed {
-            self.spread_armed = true;
-            self.timers.submit(now.mono_us + self.config.coalesce_ms * 1_000, Timer::Spread);
+        self.arm_spread(now);
+    }
+
+    /// Adds to a datagram the rumours that fit: records, then decisions.
+    pub(super) fn add_rumours(&mut self, writer: &mut Writer) {
+        if !self.spread.is_empty() {
+            self.add_records(writer);
+        }
+        if !self.decision_news.is_empty() {
+            self.add_decisions(writer);
         }
     }
 
-    /// Adds to a datagram the rumours that fit.
-    pub(super) fn add_rumours(&mut self, writer: &mut Writer) {
-        if self.spread.is_empty() {
-            return;
-        }
+    fn add_records(&mut self, writer: &mut Writer) {
         let me = self.identity().id;
         // A rumour whose record is gone would stand in front of the others for ever.
         loop {
-            let first = self.spread.next().next();
+            let first = self.spread.next().next().copied();
             match first.filter(|owner| *owner != me && self.table.envelope(*owner).is_none()) {
-                Some(gone) => self.spread.stop(gone),
+                Some(gone) => self.spread.stop(&gone),
                 None => break,
             }
         }
         let known = self
             .spread
             .next()
-            .map_while(|owner| if owner == me { Some(&self.envelope) } else { self.table.envelope(owner) });
+            .map_while(|owner| if *owner == me { Some(&self.envelope) } else { self.table.envelope(*owner) });
         let told = writer.records(known);
         self.spread.told(told);
     }
@@ -126,12 +129,13 @@ impl Node {
         self.spread_armed = false;
         for to in self.choose(self.config.fanout) {
             self.send_rumours(to);
+            self.send_decisions(to);
         }
         // With nobody to tell, rumours wait until somebody is there.
-        if !self.spread.is_empty() {
+        if !self.spread.is_empty() || !self.decision_news.is_empty() {
             self.spread_armed = true;
             // A few rumours hurry; many would only crowd each other.
-            let hurry = if self.spread.len() <= HURRIED_MAX { 4 } else { 1 };
+            let hurry = if self.spread.len() + self.decision_news.len() <= HURRIED_MAX { 4 } else { 1 };
             self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry, Timer::Spread);
         }
     }

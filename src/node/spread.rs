@@ -1,54 +1,55 @@
-//! Which record still has to be told, and how often: rumours that die by counting.
+//! Which record or decision still has to be told, and how often: rumours that die by counting.
 //!
-//! A new record goes out at once to a few random members, rides on every datagram that has room, and is dropped after
+//! What is new goes out at once to a few random members, rides on every datagram that has room, and is dropped after
 //! a number of sends that grows with the logarithm of the cluster's size. What the rumour misses, the periodic sync
 //! finds.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::NodeId;
-
-/// Rumours by owner; the one told least goes first.
-#[derive(Debug, Default)]
-pub(super) struct Spread {
-    left: BTreeMap<NodeId, u32>,
-    order: BTreeSet<(Reverse<u32>, NodeId)>,
+/// Rumours by what they are about; the one told least goes first.
+#[derive(Debug)]
+pub(super) struct Spread<K> {
+    left: BTreeMap<K, u32>,
+    order: BTreeSet<(Reverse<u32>, K)>,
 }
 
-impl Spread {
-    /// Starts, or starts again, the rumour about `owner`'s record. An urgent one is told twice as often: whoever misses
-    /// a goodbye suspects a failure.
-    pub(super) fn tell(&mut self, owner: NodeId, cluster_size: usize, is_urgent: bool) {
+impl<K> Default for Spread<K> {
+    fn default() -> Self {
+        Self { left: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Spread<K> {
+    /// Starts, or starts again, a rumour. An urgent one is told twice as often: whoever misses a goodbye suspects a
+    /// failure.
+    pub(super) fn tell(&mut self, key: K, cluster_size: usize, is_urgent: bool) {
         let sends = (cluster_size.max(1).ilog2() / 2 + 4) * if is_urgent { 2 } else { 1 };
-        if let Some(old) = self.left.insert(owner, sends) {
-            self.order.remove(&(Reverse(old), owner));
-        }
-        self.order.insert((Reverse(sends), owner));
+        self.stop(&key);
+        self.left.insert(key.clone(), sends);
+        self.order.insert((Reverse(sends), key));
     }
 
-    /// Owners whose records are to be told next, the freshest first.
-    pub(super) fn next(&self) -> impl Iterator<Item = NodeId> {
-        self.order.iter().map(|(_, owner)| *owner)
+    /// What is to be told next, the freshest first.
+    pub(super) fn next(&self) -> impl Iterator<Item = &K> {
+        self.order.iter().map(|(_, key)| key)
     }
 
     /// The first `count` of [`Spread::next`] were sent once.
     pub(super) fn told(&mut self, count: usize) {
-        let told: Vec<_> = self.order.iter().take(count).copied().collect();
-        for (Reverse(left), owner) in told {
-            self.order.remove(&(Reverse(left), owner));
+        let told: Vec<_> = self.order.iter().take(count).cloned().collect();
+        for (Reverse(left), key) in told {
+            self.stop(&key);
             if left > 1 {
-                self.left.insert(owner, left - 1);
-                self.order.insert((Reverse(left - 1), owner));
-            } else {
-                self.left.remove(&owner);
+                self.left.insert(key.clone(), left - 1);
+                self.order.insert((Reverse(left - 1), key));
             }
         }
     }
 
-    pub(super) fn stop(&mut self, owner: NodeId) {
-        if let Some(left) = self.left.remove(&owner) {
-            self.order.remove(&(Reverse(left), owner));
+    pub(super) fn stop(&mut self, key: &K) {
+        if let Some((key, left)) = self.left.remove_entry(key) {
+            self.order.remove(&(Reverse(left), key));
         }
     }
 
@@ -64,6 +65,7 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::NodeId;
 
     #[test]
     fn rumours_die_and_the_least_told_goes_first() {
@@ -72,7 +74,7 @@ mod tests {
         spread.tell(a, 1, false);
         spread.told(1);
         spread.tell(b, 1, false);
-        assert_eq!(spread.next().collect::<Vec<_>>(), [b, a]);
+        assert_eq!(spread.next().collect::<Vec<_>>(), [&b, &a]);
         for _ in 0..4 {
             spread.told(2);
         }
@@ -89,7 +91,7 @@ mod tests {
         spread.tell(a, 1000, false);
         assert_eq!(spread.len(), 1);
         assert_eq!(spread.next().count(), 1);
-        spread.stop(a);
+        spread.stop(&a);
         assert!(spread.is_empty());
     }
 }

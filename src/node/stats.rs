@@ -1,5 +1,6 @@
 //! Plain counters of what a node did. The daemon exports them; nothing in the core reads them.
 
+use super::decisions::Refused;
 use crate::wire::DropCause;
 
 /// What a datagram was about, for counting.
@@ -19,12 +20,25 @@ pub enum Kind {
     Records,
     /// Questions whether a node lives, and their answers.
     Check,
+    /// Decisions only.
+    Decisions,
+    /// Questions whether a node has certain decisions, and their answers.
+    Confirm,
 }
 
 impl Kind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 7] =
-        [Self::Probe, Self::IndirectProbe, Self::Announce, Self::Gossip, Self::TurnUndead, Self::Records, Self::Check];
+    pub const ALL: [Self; 9] = [
+        Self::Probe,
+        Self::IndirectProbe,
+        Self::Announce,
+        Self::Gossip,
+        Self::TurnUndead,
+        Self::Records,
+        Self::Check,
+        Self::Decisions,
+        Self::Confirm,
+    ];
 
     /// The label's value in metrics.
     pub const fn label(self) -> &'static str {
@@ -36,6 +50,8 @@ impl Kind {
             Self::TurnUndead => "turn-undead",
             Self::Records => "records",
             Self::Check => "check",
+            Self::Decisions => "decisions",
+            Self::Confirm => "confirm",
         }
     }
 }
@@ -62,6 +78,7 @@ pub struct Stats {
     sent: [Traffic; Kind::ALL.len()],
     received: [Traffic; Kind::ALL.len()],
     drops: [u64; DropCause::ALL.len()],
+    refused: [u64; Refused::ALL.len()],
     /// Direct probes answered in time.
     pub probes_answered: u64,
     /// Sum of their round trips, in microseconds.
@@ -119,6 +136,17 @@ impl Stats {
         if let Some(count) = self.drops.get_mut(cause as usize) {
             *count += 1;
         }
+    }
+
+    pub(super) fn count_refused(&mut self, refused: Refused) {
+        if let Some(count) = self.refused.get_mut(refused as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Decisions refused, by cause.
+    pub fn decisions_refused(&self) -> impl Iterator<Item = (Refused, u64)> {
+        Refused::ALL.into_iter().zip(self.refused)
     }
 
     /// Datagrams sent, by kind.

@@ -210,7 +210,7 @@ impl Node {
             self.timers.submit(now.mono_us + timeout_us, Timer::ProbeLate(*probe, to.id));
             if now.mono_us >= self.hello_us && self.joined {
                 self.hello_us = now.mono_us + HELLO_INTERVAL_US;
-                let digest = self.digest().first_chunk().copied().unwrap_or_default();
+                let digest = self.summary().first_chunk().copied().unwrap_or_default();
                 hello = Some(Hello { digest, unix_s: now.unix_ms / 1_000 });
             }
         }
@@ -365,6 +365,7 @@ impl Node {
     /// May anything be believed of such an identity?
     pub(super) fn is_acceptable(&self, now: Now, identity: &Identity) -> bool {
         super::sync::is_usable(identity.addr)
+            && self.decisions.removal(identity.id).is_none()
             && is_plausible(now, identity.generation)
             && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
     }

@@ -130,11 +130,11 @@ impl Node {
     /// Another node says what it knows.
     pub(super) fn greeted(&mut self, now: Now, sender: NodeId, hello: Hello) {
         let Hello { digest, unix_s } = hello;
-        self.health.compared_clocks(sender, unix_s.abs_diff(now.unix_ms / 1_000));
+        self.health.compared_clocks(sender, unix_s.cast_signed().saturating_sub_unsigned(now.unix_ms / 1_000));
         if !self.joined {
             return;
         }
-        if self.digest().starts_with(&digest) {
+        if self.summary().starts_with(&digest) {
             self.agreed_us = now.mono_us;
             self.disagreements = 0;
             return;
@@ -155,8 +155,9 @@ impl Node {
     }
 
     fn start_sync_within(&mut self, to: SocketAddr, peer: Option<NodeId>, patience_ms: u64) {
-        let digest = self.joined.then(|| self.digest());
-        let request = Request::Sync { me: Box::new(self.own_entry()), digest };
+        let members = self.joined.then(|| self.digest());
+        let decisions = self.decisions.digest().to_be_bytes();
+        let request = Request::Sync { me: Box::new(self.own_entry()), members, decisions };
         self.exchange(to, peer, Purpose::Sync, &request, patience_ms);
     }
 
@@ -195,17 +196,27 @@ impl Node {
         if self.leaving || self.silent {
             return Ok(Reply::Leaving);
         }
+        if let Some(reply) = self.answer_removed(peer) {
+            return Ok(reply);
+        }
         self.heard(now);
         match request {
+            Request::Decisions { have } => Ok(self.compare_decisions(&have)),
+            Request::Decided { decisions } => {
+                self.take_decisions(now, decisions);
+                Ok(Reply::Done)
+            }
+            Request::Confirm { have } => Ok(Reply::Confirmed(self.has_all(&have))),
             Request::Alive => {
                 Ok(Reply::Alive { generation: self.identity().generation, incarnation: self.incarnation })
             }
-            Request::Sync { me, digest } => {
+            Request::Sync { me, members, decisions: _ } => {
                 if me.id != peer.id || me.liveness != Liveness::Alive {
                     return Err(DecodeError::Invalid("asker"));
                 }
                 self.merge(now, *me, true);
-                Ok(if digest == Some(self.digest()) { Reply::Same } else { Reply::Members(self.entries()) })
+                let members = (members != Some(self.digest())).then(|| self.entries());
+                Ok(Reply::State { members, decisions: self.decisions.digest().to_be_bytes() })
             }
             Request::Push { members } => {
                 for member in members {
@@ -226,6 +237,11 @@ impl Node {
             if outcome.is_ok() {
                 self.heard(now);
             }
+            if let Ok((_, bytes)) = &outcome
+                && let Ok(Reply::Removed(decision)) = Reply::from_bytes(bytes)
+            {
+                return self.told_of_removal(now, decision);
+            }
             let answer = outcome.map(|(_, bytes)| match Reply::from_bytes(bytes) {
                 Ok(Reply::Alive { generation, incarnation }) => Some((generation, incarnation)),
                 _ => None,
@@ -243,7 +259,12 @@ impl Node {
         };
         self.heard(now);
         match (purpose, reply) {
-            (Purpose::Sync, Reply::Members(theirs)) => self.synced(now, peer, theirs),
+            (_, Reply::Removed(decision)) => self.told_of_removal(now, decision),
+            (Purpose::Sync, Reply::State { members, decisions }) => self.synced(now, peer, members, decisions),
+            (Purpose::Decisions(to), Reply::Decisions { decisions, wanted, more }) => {
+                self.decisions_compared(now, peer, to, (decisions, wanted, more));
+            }
+            (Purpose::Confirm(nonce), Reply::Confirmed(true)) => self.confirmed(peer.id, nonce),
             (Purpose::LeavePush, Reply::Done) => self.leave_done(true),
             (Purpose::LeavePush, Reply::Leaving) => self.tell_another_of_leave(),
             _ => {}
@@ -263,7 +284,26 @@ impl Node {
         }
     }
 
-    fn synced(&mut self, now: Now, peer: Peer, theirs: Vec<MemberEntry>) {
+    fn synced(&mut self, now: Now, peer: Peer, members: Option<Vec<MemberEntry>>, decisions: Digest) {
+        let known = match members {
+            Some(theirs) => self.take_members(now, peer, theirs),
+            None => self.table.get(peer.id).map(|member| member.swim.identity.addr),
+        };
+        match known.filter(|_| decisions != self.decisions.digest().to_be_bytes()) {
+            Some(addr) => self.ask_for_decisions(peer, addr),
+            None => self.has_synced(peer),
+        }
+    }
+
+    /// This node has what `peer` had.
+    pub(super) fn has_synced(&mut self, peer: Peer) {
+        if !self.joined {
+            self.joined = true;
+            self.effect(Effect::Event(Event::Joined { with: peer.id }));
+        }
+    }
+
+    fn take_members(&mut self, now: Now, peer: Peer, theirs: Vec<MemberEntry>) -> Option<SocketAddr> {
         let revision = self.revision;
         let lacking = self.lacking(&theirs);
         let known: Option<SocketAddr> = theirs.iter().find(|entry| entry.id == peer.id).map(|entry| entry.addr);
@@ -280,10 +320,6 @@ impl Node {
         } else {
             self.greeting_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
         };
-        if !self.joined {
-            self.joined = true;
-            self.effect(Effect::Event(Event::Joined { with: peer.id }));
-        }
         let pushes = known.map_or(&[][..], |_| lacking.as_slice()).chunks(PUSH_MEMBERS_MAX);
         for (addr, members) in known.into_iter().cycle().zip(pushes) {
             let push = Request::Push { members: members.to_vec() };
@@ -294,6 +330,7 @@ impl Node {
             let identity = member.swim.identity;
             self.drive(now, |foca, out| foca.announce(identity, out));
         }
+        known
     }
 
     /// What the other side does not have, or has older.
@@ -385,6 +422,11 @@ impl Node {
         let Identity { id, generation, .. } = self.identity();
         let own = share(id, generation, self.envelope.version);
         self.table.digest().wrapping_add(own).to_be_bytes()
+    }
+
+    /// The digest of members and decisions together.
+    pub(super) fn summary(&self) -> Digest {
+        u128::from_be_bytes(self.digest()).wrapping_add(self.decisions.digest()).to_be_bytes()
     }
 }
 

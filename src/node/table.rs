@@ -4,10 +4,12 @@
 //! list without scanning it (`Node::mirror_errors` compares the two in tests and in the simulator). That buys an
 //! ordered index, the news filter in front of foca, and events that say what was before.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::identity::Identity;
-use crate::record::{NodeId, NodeRecord, Status, Version};
+use crate::record::decision::Decided;
+use crate::record::{Availability, NodeId, NodeRecord, Role, Status, Version};
 use crate::wire::datagram::RecordEnvelope;
 use crate::wire::exchange::Liveness;
 use crate::wire::index::ById;
@@ -66,6 +68,20 @@ pub struct Member {
     pub rtt_us: Option<u64>,
     /// It answers over TCP and not over UDP.
     pub tcp_only: bool,
+    /// What operators have decided about it.
+    pub decided: Arc<Decided>,
+}
+
+impl Member {
+    /// What it may do: as decided, else as its own record says; none: neither is known.
+    pub fn role(&self) -> Option<Role> {
+        self.decided.role().or(self.record.as_ref().map(|record| record.role))
+    }
+
+    /// Whether it takes tasks: as decided, else as it was started with.
+    pub fn availability(&self) -> Option<Availability> {
+        self.decided.availability().or(self.record.as_ref().map(|record| record.availability))
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -113,6 +129,8 @@ pub(super) struct Table {
     entries: ById<Entry>,
     /// Those that SWIM holds for alive or suspect, in no particular order: to draw from.
     active: Vec<NodeId>,
+    /// What was decided about nodes, listed or not.
+    decided: BTreeMap<NodeId, Arc<Decided>>,
     parked: usize,
     digest: u128,
 }
@@ -255,6 +273,7 @@ impl Table {
             heard_us: old.as_ref().map_or(0, |old| old.heard_us),
             rtt_us: old.as_ref().and_then(|old| old.rtt_us),
             tcp_only: old.as_ref().is_some_and(|old| old.tcp_only),
+            decided: self.decided.get(&update.identity.id).cloned().unwrap_or_default(),
         };
         entry.member = Some(new.clone());
         self.set_active(update.identity.id, update.is_active());
@@ -308,6 +327,24 @@ impl Table {
         let new = member.clone();
         self.reckon(owner);
         Ok(Some(Change { old: Some(old), new }))
+    }
+
+    pub(super) fn decided(&self, id: NodeId) -> Arc<Decided> {
+        self.decided.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Notes what was decided about a node; says what that changed if it is listed.
+    pub(super) fn set_decided(&mut self, id: NodeId, decided: Decided) -> Option<Change> {
+        let decided = Arc::new(decided);
+        if *decided == Decided::default() {
+            self.decided.remove(&id);
+        } else {
+            self.decided.insert(id, Arc::clone(&decided));
+        }
+        let member = self.member_mut(id)?;
+        let old = member.clone();
+        member.decided = decided;
+        Some(Change { old: Some(old), new: member.clone() })
     }
 
     /// Notes that a datagram came from `id`.

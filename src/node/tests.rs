@@ -4,6 +4,7 @@ use foca::{Header, Member as Update, Message, State};
 
 use super::codec::Packet;
 use super::*;
+use crate::ca::fixture;
 use crate::record::{Availability, ClusterId};
 use crate::wire::Keyring;
 use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
@@ -63,6 +64,9 @@ impl Pair {
             addr: addr(1),
             record: record(1),
             keyring: ring(),
+            anchor: fixture::anchor(cluster(), NOW.unix_ms),
+            credential: fixture::credential(cluster(), id(1), Role::Manager, NOW.unix_ms),
+            decisions: Vec::new(),
             seed: [1; 32],
             contacts: vec![addr(2)],
             config: Config::lan(),
@@ -73,7 +77,7 @@ impl Pair {
             Effect::Exchange { id, .. } => Some(id),
             _ => None,
         });
-        let reply = Reply::Members(vec![entry(2, Liveness::Alive)]).to_bytes();
+        let reply = Reply::State { members: Some(vec![entry(2, Liveness::Alive)]), decisions: [0; 16] }.to_bytes();
         node.handle_reply(NOW, sync.unwrap(), Ok((Peer { id: id(2), role: Role::Worker }, &reply)));
         drain(&mut node);
         assert!(node.is_joined());
@@ -245,7 +249,7 @@ fn a_record_of_a_later_format_is_kept_and_passed_on() {
 #[test]
 fn another_member_may_not_speak_for_the_asker() {
     let mut pair = Pair::new();
-    let sync = Request::Sync { me: Box::new(entry(3, Liveness::Alive)), digest: None }.to_bytes();
+    let sync = Request::Sync { me: Box::new(entry(3, Liveness::Alive)), members: None, decisions: [0; 16] }.to_bytes();
     assert!(pair.node.handle_request(NOW, Peer { id: id(2), role: Role::Worker }, &sync).is_err());
     assert_eq!(pair.status(3), None);
 }

@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Errand(NodeId, NodeId, u32),
     /// A suspicion heard of has had its time.
     Hearsay(Identity),
+    /// Ask those that have not confirmed yet; the question's nonce.
+    Confirm(u32),
     /// There is news: gossip now, not at the next tick.
     Gossip,
 }

@@ -3,6 +3,8 @@
 //! Not here: how the data travels (`wire`), who gets it when (`node`), or how it is shown (`api`, `cli`).
 //! Everything in this module is plain data with validation; it is used by every other module.
 
+pub mod decision;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -40,6 +42,26 @@ pub enum RecordError {
         /// What it held.
         value: String,
     },
+    /// A label's key is refused.
+    #[error(
+        "label key {0:?} is refused: expected up to {max} characters of a-z, A-Z, 0-9, '-', '_', '.' and '/', a letter or digit first and last",
+        max = decision::LABEL_KEY_BYTES_MAX
+    )]
+    LabelKey(String),
+    /// A label's value is refused.
+    #[error(
+        "the value of label {key} is refused: up to {max} bytes without control characters are allowed, not {value:?}",
+        max = decision::LABEL_VALUE_BYTES_MAX
+    )]
+    LabelValue {
+        /// The label.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// A reason is refused.
+    #[error("reason {0:?} is refused: up to {max} bytes without control characters are allowed", max = decision::REASON_BYTES_MAX)]
+    Reason(String),
     /// An announced absence is too long.
     #[error("an absence of {0} s is refused: at most {AWAY_S_MAX} s may be announced")]
     Away(u16),

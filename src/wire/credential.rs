@@ -1,8 +1,8 @@
 //! What a member's certificate says, and signatures made with the key that it certifies.
 //!
 //! Certificates are X.509 (RFC 5280) with Ed25519 keys, issued by the cluster's CA. Two subject alternative names count:
-//! [`SERVER_NAME`], which every member has and every TLS client asks for, and `ID.ROLE.gossipd`, from which others read
-//! who it is. All checks are webpki's, at a time that the caller names: a statement signed while the certificate was
+//! [`SERVER_NAME`], which every member has and every TLS client asks for, and `ID.ROLE.ISSUED.gossipd`, from which others
+//! read who it is and when (in milliseconds since the Unix epoch) that was certified. All checks are webpki's, at a time that the caller names: a statement signed while the certificate was
 //! valid stays good after it.
 //!
 //! Not here: issuing certificates (`ca`), and what a signer may say (`node`).
@@ -43,17 +43,36 @@ pub enum CredentialError {
     Key,
 }
 
+/// Whom a certificate names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certified {
+    /// The member.
+    pub id: NodeId,
+    /// What it may do.
+    pub role: Role,
+    /// When that was certified, in milliseconds since the Unix epoch.
+    pub issued_ms: u64,
+}
+
+impl Certified {
+    /// The name to put into a certificate.
+    pub fn name(&self) -> String {
+        let Self { id, role, issued_ms } = self;
+        format!("{id}.{role}.{issued_ms}.gossipd")
+    }
+}
+
 /// Whom a certificate names; `None` when it is no member's. The chain must have been verified, or be verified later.
-pub fn named(certificate: &[u8]) -> Option<(NodeId, Role)> {
+pub fn named(certificate: &[u8]) -> Option<Certified> {
     let certificate = CertificateDer::from(certificate);
     let certificate = EndEntityCert::try_from(&certificate).ok()?;
     certificate.valid_dns_names().find_map(|name| {
         let mut labels = name.split('.');
-        let (id, role, zone, end) = (labels.next()?, labels.next()?, labels.next()?, labels.next());
-        if zone != "gossipd" || end.is_some() {
+        let (id, role, issued, zone) = (labels.next()?, labels.next()?, labels.next()?, labels.next()?);
+        if zone != "gossipd" || labels.next().is_some() {
             return None;
         }
-        Some((id.parse().ok()?, role.parse().ok()?))
+        Some(Certified { id: id.parse().ok()?, role: role.parse().ok()?, issued_ms: issued.parse().ok()? })
     })
 }
 
@@ -89,7 +108,7 @@ impl Anchor {
         at_ms: u64,
         text: &[u8],
         signature: &[u8],
-    ) -> Result<(NodeId, Role), CredentialError> {
+    ) -> Result<Certified, CredentialError> {
         let who = named(certificate).ok_or(CredentialError::Name)?;
         let certificate = CertificateDer::from(certificate);
         let certificate = EndEntityCert::try_from(&certificate).map_err(|_| CredentialError::Certificate)?;
@@ -109,12 +128,13 @@ impl Anchor {
 #[derive(Clone)]
 pub struct Credential {
     certificate: Arc<[u8]>,
+    certified: Certified,
     key: Arc<Ed25519KeyPair>,
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("named", &named(&self.certificate)).finish_non_exhaustive()
+        f.debug_struct("Credential").field("certified", &self.certified).finish_non_exhaustive()
     }
 }
 
@@ -124,9 +144,9 @@ impl Credential {
     /// # Errors
     /// [`CredentialError::Key`], or [`CredentialError::Name`] when the certificate is no member's.
     pub fn new(certificate: &[u8], private_key: &[u8]) -> Result<Self, CredentialError> {
-        named(certificate).ok_or(CredentialError::Name)?;
+        let certified = named(certificate).ok_or(CredentialError::Name)?;
         let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(private_key).map_err(|_| CredentialError::Key)?;
-        Ok(Self { certificate: certificate.into(), key: Arc::new(key) })
+        Ok(Self { certificate: certificate.into(), certified, key: Arc::new(key) })
     }
 
     /// DER.
@@ -134,9 +154,9 @@ impl Credential {
         &self.certificate
     }
 
-    /// What the certificate lets its holder do.
-    pub fn role(&self) -> Role {
-        named(&self.certificate).map_or(Role::Worker, |(_, role)| role)
+    /// Whom the certificate names.
+    pub const fn certified(&self) -> Certified {
+        self.certified
     }
 
     /// A signature over `text`.

@@ -6,6 +6,7 @@
 use bincode::{Decode, Encode};
 
 use super::codec::{self, DATAGRAM_LIMIT, DecodeError};
+use super::decision::{Batch, Have, SignedDecision};
 use crate::record::{NodeId, NodeRecord, Version};
 
 /// Bytes in front of each section's body.
@@ -18,6 +19,8 @@ const KIND_RECORDS: u8 = 2;
 const KIND_WANT: u8 = 3;
 const KIND_CHECK: u8 = 4;
 const KIND_HELLO: u8 = 5;
+const KIND_DECISIONS: u8 = 6;
+const KIND_CONFIRM: u8 = 7;
 
 /// A node's record on its way: the owner's word, passed on unread by nodes too old to read its body.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -158,6 +161,23 @@ pub struct Hello {
     pub unix_s: u64,
 }
 
+/// Who has certain decisions?
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Confirm {
+    /// "Answer when you have these, or later ones."
+    Ask {
+        /// To be given back.
+        nonce: u32,
+        /// Which.
+        have: Vec<Have>,
+    },
+    /// "I have them."
+    Have {
+        /// Of the question.
+        nonce: u32,
+    },
+}
+
 /// One section of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Section<'a> {
@@ -171,6 +191,10 @@ pub enum Section<'a> {
     Check(Check),
     /// The sender's digest and clock.
     Hello(Hello),
+    /// Decisions of one signer.
+    Decisions(Batch),
+    /// A question or an answer about who has what.
+    Confirm(Confirm),
     /// Of a kind that this version does not know.
     Unknown(u8),
 }
@@ -229,6 +253,19 @@ impl Writer {
         }
     }
 
+    /// Adds as many of the decisions as fit, of one signer, and says how many.
+    pub fn decisions<'a>(&mut self, decisions: impl Iterator<Item = &'a SignedDecision>) -> usize {
+        match Batch::fill(decisions, self.room()) {
+            Some((batch, count)) if self.section(KIND_DECISIONS, &codec::encode(&batch)) => count,
+            _ => 0,
+        }
+    }
+
+    /// Adds a question or an answer about who has what; `false` when it does not fit.
+    pub fn confirm(&mut self, confirm: &Confirm) -> bool {
+        self.section(KIND_CONFIRM, &codec::encode(confirm))
+    }
+
     /// Adds a question or an answer; `false` when it does not fit.
     pub fn check(&mut self, check: &Check) -> bool {
         self.section(KIND_CHECK, &codec::encode(check))
@@ -278,6 +315,8 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             Section::Want(_) => kind == KIND_WANT,
             Section::Check(_) => kind == KIND_CHECK,
             Section::Hello(_) => kind == KIND_HELLO,
+            Section::Decisions(_) => kind == KIND_DECISIONS,
+            Section::Confirm(_) => kind == KIND_CONFIRM,
             Section::Unknown(_) => false,
         });
         if is_repeated {
@@ -292,6 +331,9 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
                 .map_or(Section::Unknown(KIND_CHECK), |(check, _)| Section::Check(check)),
             // A later version may append to it.
             KIND_HELLO => Section::Hello(codec::decode_prefix::<Hello, DATAGRAM_LIMIT>("hello", body)?.0),
+            KIND_DECISIONS => Section::Decisions(codec::decode_prefix::<Batch, DATAGRAM_LIMIT>("decisions", body)?.0),
+            KIND_CONFIRM => codec::decode_prefix::<Confirm, DATAGRAM_LIMIT>("confirm", body)
+                .map_or(Section::Unknown(KIND_CONFIRM), |(confirm, _)| Section::Confirm(confirm)),
             other => Section::Unknown(other),
         });
         payload = rest;

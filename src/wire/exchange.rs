@@ -8,6 +8,7 @@ use bincode::{Decode, Encode};
 
 use super::codec::{self, DecodeError};
 use super::datagram::RecordEnvelope;
+use super::decision::{Batch, Have};
 use crate::record::NodeId;
 
 /// The version written today.
@@ -53,8 +54,10 @@ pub enum Request {
     Sync {
         /// The asker itself.
         me: Box<MemberEntry>,
-        /// What the asker knows, hashed; none asks for everything.
-        digest: Option<Digest>,
+        /// What the asker knows of members, hashed; none asks for all of it.
+        members: Option<Digest>,
+        /// The decisions that it has, hashed.
+        decisions: Digest,
     },
     /// "You may not know this yet."
     Push {
@@ -63,15 +66,33 @@ pub enum Request {
     },
     /// "Are you there?" Asked when datagrams are not answered.
     Alive,
+    /// "These decisions I have; which do I lack?"
+    Decisions {
+        /// One for each.
+        have: Vec<Have>,
+    },
+    /// "These decisions you may not have."
+    Decided {
+        /// By signer.
+        decisions: Vec<Batch>,
+    },
+    /// "Have you these decisions, or later ones?" Asked where datagrams do not get through.
+    Confirm {
+        /// Which.
+        have: Vec<Have>,
+    },
 }
 
 /// The answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
-    /// The digests are equal: nothing to say.
-    Same,
-    /// All that the answerer knows, itself included.
-    Members(Vec<MemberEntry>),
+    /// What the answerer knows.
+    State {
+        /// All members, the answerer included; none: the digests are equal.
+        members: Option<Vec<MemberEntry>>,
+        /// The decisions that it has, hashed.
+        decisions: Digest,
+    },
     /// Taken in.
     Done,
     /// Not taken in: the answerer is about to leave, or has given way to another node with its id. Ask another.
@@ -83,6 +104,19 @@ pub enum Reply {
         /// Its incarnation.
         incarnation: u16,
     },
+    /// What the asker lacks of the decisions, and what it has that the answerer lacks.
+    Decisions {
+        /// By signer; not all of them, if there are many.
+        decisions: Vec<Batch>,
+        /// Slots of [`Request::Decisions`] that the answerer would like to have.
+        wanted: Vec<u64>,
+        /// Ask again for the rest.
+        more: bool,
+    },
+    /// It has them, or not.
+    Confirmed(bool),
+    /// The asker is a member no more, by this decision.
+    Removed(Batch),
 }
 
 impl Request {
@@ -123,7 +157,7 @@ impl Request {
     fn member_count(&self) -> usize {
         match self {
             Self::Sync { .. } => 1,
-            Self::Alive => 0,
+            Self::Alive | Self::Decisions { .. } | Self::Decided { .. } | Self::Confirm { .. } => 0,
             Self::Push { members } => members.len(),
         }
     }
@@ -132,8 +166,13 @@ impl Request {
 impl Reply {
     fn member_count(&self) -> usize {
         match self {
-            Self::Members(members) => members.len(),
-            Self::Same | Self::Done | Self::Leaving | Self::Alive { .. } => 0,
+            Self::State { members, .. } => members.as_ref().map_or(0, Vec::len),
+            Self::Done
+            | Self::Leaving
+            | Self::Alive { .. }
+            | Self::Decisions { .. }
+            | Self::Confirmed(_)
+            | Self::Removed(_) => 0,
         }
     }
 }
@@ -163,12 +202,16 @@ mod tests {
 
     #[test]
     fn golden_request() {
-        let request =
-            Request::Sync { me: Box::new(MemberEntry { record: None, ..entry(3) }), digest: Some([0xD1; 16]) };
+        let request = Request::Sync {
+            me: Box::new(MemberEntry { record: None, ..entry(3) }),
+            members: Some([0xD1; 16]),
+            decisions: [0xD2; 16],
+        };
         let hex: String = request.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "010003030303030303030303030303030303fb2c01000a000003fb0a1f02010001d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
+            "010003030303030303030303030303030303fb2c01000a000003fb0a1f02010001d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1\
+             d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2d2"
         );
     }
 
@@ -176,7 +219,8 @@ mod tests {
     fn messages_round_trip_and_other_versions_are_named() {
         let request = Request::Push { members: (0..40).map(entry).collect() };
         assert_eq!(Request::from_bytes(&request.to_bytes()), Ok(request.clone()));
-        for reply in [Reply::Same, Reply::Done, Reply::Leaving, Reply::Members(vec![entry(1)])] {
+        let state = |members| Reply::State { members, decisions: [7; 16] };
+        for reply in [state(None), Reply::Done, Reply::Leaving, state(Some(vec![entry(1)]))] {
             assert_eq!(Reply::from_bytes(&reply.to_bytes()), Ok(reply));
         }
         let mut other = request.to_bytes();

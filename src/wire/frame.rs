@@ -102,11 +102,14 @@ pub enum DropCause {
     /// More senders than a cluster may have.
     #[error("crowded")]
     Crowded,
+    /// Its sender is a member no more.
+    #[error("removed")]
+    Removed,
 }
 
 impl DropCause {
     /// All causes, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Short,
         Self::Version,
         Self::Cluster,
@@ -117,6 +120,7 @@ impl DropCause {
         Self::Malformed,
         Self::Oversized,
         Self::Crowded,
+        Self::Removed,
     ];
 }
 

@@ -15,6 +15,7 @@ pub mod admission;
 pub mod codec;
 pub mod credential;
 pub mod datagram;
+pub mod decision;
 pub mod exchange;
 pub mod frame;
 pub(crate) mod index;

@@ -246,6 +246,12 @@ impl World {
             Effect::Exchange { id, to, peer, request, patience_ms } => {
                 self.call(host, id, to, peer, request, patience_ms);
             }
+            Effect::Keep { slot, decision } => {
+                self.host_mut(host).kept.insert(slot, decision);
+            }
+            Effect::Forget { slot } => {
+                self.host_mut(host).kept.remove(&slot);
+            }
             Effect::Event(event) => {
                 if matches!(event, Event::LeaveDone { .. }) {
                     self.host_mut(host).done = true;

@@ -133,6 +133,7 @@ impl World {
                 let target = self.host_mut(host);
                 (target.node_id, target.number, target.disk) = (node_id, number, 0);
                 target.peers.clear();
+                target.kept.clear();
             }
         }
         self.start(host);
@@ -149,6 +150,8 @@ impl World {
         self.log(id, || "starts".to_owned());
         let (now_us, protocol, cluster_size) = (self.now_us, self.protocol, self.hosts.len());
         let (cluster, keyring, config, luck) = (self.cluster, self.keyring.clone(), self.config.clone(), self.luck);
+        let (anchor, host) = (self.issuer.anchor(), self.host(id));
+        let credential = self.issuer.credential(host.node_id, host.role, 0);
         let host = self.host_mut(id);
         host.is_up = true;
         let now = host.now(now_us);
@@ -161,6 +164,9 @@ impl World {
             addr: host.addr,
             record: host::record(&id.to_string(), host.role, host.addr, now),
             keyring,
+            anchor,
+            credential,
+            decisions: host.kept.values().map(|kept| (**kept).clone()).collect(),
             seed: luck.life_seed(id, host.life),
             contacts: host.contacts.iter().chain(&host.peers).copied().collect(),
             config,

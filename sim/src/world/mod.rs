@@ -34,6 +34,7 @@ use self::exchange::Call;
 use self::queue::Queue;
 use self::truth::Truth;
 pub use self::truth::{Book, Counts, Watch};
+use crate::authority::Issuer;
 use crate::brain::Brain;
 use crate::checks::Checks;
 use crate::host::{Host, HostId, Totals};
@@ -105,6 +106,7 @@ pub struct World {
     config: Config,
     cluster: ClusterId,
     keyring: Keyring,
+    issuer: Issuer,
     luck: Luck,
     net: Net,
     logs: Logs,
@@ -150,6 +152,7 @@ impl World {
             protocol,
             config: node,
             cluster: ClusterId::from_bytes(cluster),
+            issuer: Issuer::new(ClusterId::from_bytes(cluster)),
             keyring,
             luck,
             net: Net::new(network),

@@ -374,6 +374,13 @@ impl World {
                 self.checks.revision(observer, follows, revision);
                 self.note_member(observer, old.as_deref(), new.as_deref());
             }
+            Event::Decision { revision, new, .. } => {
+                let follows = self.host_mut(observer).view.follow(revision);
+                self.checks.revision(observer, follows, revision);
+                self.log(observer, || format!("holds for decided: {new:?}"));
+            }
+            Event::Removed(_) => self.log(observer, || "learns that it was removed".to_owned()),
+            Event::Confirmed { nonce } => self.log(observer, || format!("question {nonce} is answered by all")),
             Event::LeaveDone { acknowledged } => {
                 self.log(observer, || format!("is done leaving, acknowledged: {acknowledged}"));
             }
