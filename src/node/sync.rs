@@ -28,8 +28,6 @@ const REJOIN_WAIT_MAX_US: u64 = 700_000;
 const REJOIN_SHARE_US: u64 = 100_000;
 /// Members told of in one push.
 const PUSH_MEMBERS_MAX: usize = 4_096;
-/// Members that a leaving node tells before it gives up hope of an acknowledgement.
-const LEAVE_PUSHES_MAX: usize = 12;
 /// Exchanges under way at once, at most: each is a TLS connection. Inquiries leave some of them free for state.
 const EXCHANGES_MAX: usize = 48;
 /// How long an exchange of state may take.
@@ -268,19 +266,6 @@ impl Node {
             (Purpose::LeavePush, Reply::Done) => self.leave_done(true),
             (Purpose::LeavePush, Reply::Leaving) => self.tell_another_of_leave(),
             _ => {}
-        }
-    }
-
-    fn tell_another_of_leave(&mut self) {
-        if self.leave_told {
-            return;
-        }
-        let under_way = self.exchanges.values().any(|purpose| *purpose == Purpose::LeavePush);
-        if self.leave_pushes < LEAVE_PUSHES_MAX {
-            let target = self.choose(1);
-            self.push_own(&target);
-        } else if !under_way {
-            self.leave_done(false);
         }
     }
 
