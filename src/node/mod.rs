@@ -20,7 +20,9 @@
 //! Nothing here knows what time it is, draws chance from outside, or depends on the order of a hash map.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod claims;
 mod codec;
+mod compare;
 mod config;
 mod confirm;
 mod decide;
@@ -31,6 +33,7 @@ mod health;
 mod identity;
 mod inquiry;
 mod io;
+mod ledger;
 mod lives;
 mod mutant;
 mod records;
@@ -39,6 +42,9 @@ mod stats;
 mod swim;
 mod sync;
 mod table;
+pub mod tables;
+mod tables_own;
+mod tables_view;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -268,6 +268,9 @@ word_enum! {
     }
 }
 
+// After the macros that it uses.
+pub mod network;
+
 /// The place of a record in its owner's history: lives first, then changes within a life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
@@ -276,6 +279,11 @@ pub struct Version {
     pub generation: u64,
     /// The owner's count of changes within that generation, from 1.
     pub seq: u64,
+}
+
+impl Version {
+    /// Before the first.
+    pub const NONE: Self = Self { generation: 0, seq: 0 };
 }
 
 /// What a node says of itself. Written by that node alone; one record, replaced as a whole.

@@ -5,6 +5,7 @@
 //! * [`datagram`]: what is inside an opened datagram;
 //! * [`exchange`]: requests and replies between nodes over TLS;
 //! * [`credential`]: what a certificate says, and signatures made with its key;
+//! * [`table`]: attachments and endpoints, the steps that change them, and how they are compared;
 //! * [`admission`]: how a stranger becomes a member, over TLS.
 //!
 //! Called by `node` (which owns the meaning) and, for streams, by `agent`. Decoding is total: any input gives a value
@@ -19,6 +20,7 @@ pub mod decision;
 pub mod exchange;
 pub mod frame;
 pub(crate) mod index;
+pub mod table;
 
 pub use codec::DecodeError;
 pub use frame::{Channel, DropCause, Keyring};
