@@ -36,6 +36,7 @@ mod io;
 mod ledger;
 mod lives;
 mod mutant;
+mod parked;
 mod records;
 mod spread;
 mod stats;

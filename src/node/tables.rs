@@ -31,6 +31,8 @@ pub use super::claims::{Claimants, Conflict};
 pub use super::compare::{Resolved, STEPS_BYTES_MAX};
 pub use super::ledger::Usage;
 use super::ledger::{Fit, Ledger, Turn};
+use super::parked::Parked;
+pub use super::parked::{PARKED_BYTES_MAX, PARKED_MAX, PARKED_PER_TABLE_MAX};
 use crate::record::network::{ATTACHMENTS_MAX, Attachment, Endpoint, EndpointName, NetworkError, NetworkId};
 use crate::record::{NodeId, Version};
 use crate::wire::table::{Body, CHANGES_MAX, Change, Key, Scope, Step};
@@ -47,12 +49,6 @@ pub const BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub const OWNERS_MAX: usize = 65_536;
 /// Versions of forgotten tables that are remembered; beyond that the lowest go first.
 pub const FLOORS_MAX: usize = 65_536;
-/// Steps of one table that wait for an earlier one; more of them are cheaper as one difference.
-pub const PARKED_PER_TABLE_MAX: usize = 64;
-/// Steps that wait for an earlier one.
-pub const PARKED_MAX: usize = 4_096;
-/// Their weight, in bytes.
-pub const PARKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Who says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,9 +179,7 @@ pub struct Tables {
     /// Who is attached to what, from which version on.
     attached: BTreeMap<NetworkId, BTreeMap<NodeId, Version>>,
     floors: BTreeMap<(Scope, NodeId), Version>,
-    /// Steps that wait for an earlier one, by where they lead to.
-    parked: BTreeMap<(Scope, NodeId, Version), Arc<Step>>,
-    parked_bytes: usize,
+    parked: Parked,
     usage: Usage,
 }
 
@@ -200,8 +194,7 @@ impl Tables {
             owners: BTreeMap::new(),
             attached: BTreeMap::new(),
             floors: BTreeMap::new(),
-            parked: BTreeMap::new(),
-            parked_bytes: 0,
+            parked: Parked::default(),
             usage: Usage::default(),
         };
         tables.know(me);
@@ -245,7 +238,8 @@ impl Tables {
             Some(known) if known.is_compared != is_compared => known.is_compared = is_compared,
             _ => return,
         }
-        self.scopes().for_each(|scope| self.recount(scope, owner));
+        let scopes: Vec<_> = self.scopes().collect();
+        scopes.into_iter().for_each(|scope| self.recount(scope, owner));
     }
 
     /// An owner has left or was removed: its tables go. Should it come back, nothing older than what was held counts.
@@ -254,11 +248,11 @@ impl Tables {
         if owner == self.me {
             return outcome;
         }
-        let scopes: Vec<_> = self.scopes().into_iter().rev().collect();
+        let scopes: Vec<_> = self.scopes().rev().collect();
         for scope in scopes {
             self.drop_table(scope, owner, &mut outcome);
         }
-        self.unpark_all(|(_, whose, _)| *whose == owner);
+        self.parked.drop_where(|_, whose| whose == owner);
         self.owners.remove(&owner);
         outcome
     }
@@ -309,7 +303,7 @@ impl Tables {
             Fit::Old if !is_settled => {}
             Fit::Early => {
                 outcome.is_behind = true;
-                self.park(step);
+                self.parked.park(step);
             }
             Fit::Old | Fit::Extends | Fit::Replaces => {
                 self.judge_quota(&step)?;
@@ -371,6 +365,21 @@ impl Tables {
         outcome.news.push(step);
     }
 
+    /// Takes in the steps of a table whose turn has come.
+    fn release(&mut self, scope: Scope, owner: NodeId, outcome: &mut Outcome) {
+        loop {
+            let shelf = match scope {
+                Scope::Attachments => Some(&self.attachments),
+                Scope::Network(network) => self.networks.get(&network),
+            };
+            let held = shelf.and_then(|shelf| shelf.ledgers.get(&owner));
+            let Some(step) = held.and_then(|held| self.parked.ripe(scope, owner, held)) else { return };
+            if self.judge_quota(&step).is_ok() {
+                self.install(step, outcome);
+            }
+        }
+    }
+
     fn account(&mut self, owner: NodeId, before: Usage, after: Usage) {
         self.usage = self.usage.minus(before).plus(after);
         if let Some(known) = self.owners.get_mut(&owner) {
@@ -400,7 +409,7 @@ impl Tables {
         let network = turn.key.network();
         let scope = Scope::Network(network);
         let epoch = new.as_ref().map_or(Version::NONE, |new| new.epoch);
-        let is_told = (old != new).then(|| Changed::Attachment { owner, network, old, new });
+        let is_told = (old != new).then_some(Changed::Attachment { owner, network, old, new });
         if turn.new.is_none() {
             self.drop_table(scope, owner, outcome);
             if owner == self.me {
@@ -446,7 +455,7 @@ impl Tables {
             self.drop_table(Scope::Network(network), owner, outcome);
         }
         self.networks.remove(&network);
-        self.unpark_all(|(scope, ..)| *scope == Scope::Network(network));
+        self.parked.drop_where(|scope, _| scope == Scope::Network(network));
     }
 
     /// Forgets what is held of a table, except how far it was.
@@ -494,54 +503,11 @@ impl Tables {
         shelf.digest = shelf.digest.wrapping_sub(before).wrapping_add(counted);
     }
 
-    // ---- steps that wait -----------------------------------------------------------------------------------------
-
-    /// Keeps a step until what is before it has come. Where there is no room it is lost: a comparison brings it back.
-    fn park(&mut self, step: Step) {
-        let (scope, owner) = (step.scope, step.owner);
-        let all = (scope, owner, Version::NONE)..=(scope, owner, LAST);
-        let bytes = self.parked_bytes + step.weight();
-        let is_full = self.parked.len() >= PARKED_MAX || bytes > PARKED_BYTES_MAX;
-        let place = (scope, owner, step.to());
-        if !is_full && !self.parked.contains_key(&place) && self.parked.range(all).count() < PARKED_PER_TABLE_MAX {
-            self.parked_bytes = bytes;
-            self.parked.insert(place, Arc::new(step));
-        }
-    }
-
-    /// Takes in the steps of a table whose turn has come.
-    fn release(&mut self, scope: Scope, owner: NodeId, outcome: &mut Outcome) {
-        while let Some(held) = self.ledger(scope, owner) {
-            let mut waiting = self.parked.range((scope, owner, Version::NONE)..=(scope, owner, LAST));
-            let Some((place, fit)) =
-                waiting.find_map(|(place, step)| Some((*place, held.fit(step))).filter(|(_, fit)| *fit != Fit::Early))
-            else {
-                return;
-            };
-            let Some(step) = self.unpark(&place) else { return };
-            if fit != Fit::Old && self.judge_quota(&step).is_ok() {
-                self.install(step, outcome);
-            }
-        }
-    }
-
-    fn unpark(&mut self, place: &(Scope, NodeId, Version)) -> Option<Arc<Step>> {
-        let step = self.parked.remove(place)?;
-        self.parked_bytes = self.parked_bytes.saturating_sub(step.weight());
-        Some(step)
-    }
-
-    fn unpark_all(&mut self, goes: impl Fn(&(Scope, NodeId, Version)) -> bool) {
-        let places: Vec<_> = self.parked.keys().filter(|place| goes(place)).copied().collect();
-        places.iter().for_each(|place| drop(self.unpark(place)));
-    }
-
     // ---- shared with the other parts -----------------------------------------------------------------------------
 
     /// What is held, in order: attachments first.
-    pub(super) fn scopes(&self) -> std::vec::IntoIter<Scope> {
-        let networks = self.networks.keys().copied().map(Scope::Network);
-        std::iter::once(Scope::Attachments).chain(networks).collect::<Vec<_>>().into_iter()
+    pub(super) fn scopes(&self) -> impl DoubleEndedIterator<Item = Scope> {
+        std::iter::once(Scope::Attachments).chain(self.networks.keys().copied().map(Scope::Network))
     }
 
     pub(super) fn shelf(&self, scope: Scope) -> Option<&Shelf> {
@@ -599,9 +565,6 @@ impl Tables {
         self.parked.len()
     }
 }
-
-/// After every version.
-const LAST: Version = Version { generation: u64::MAX, seq: u64::MAX };
 
 #[cfg(test)]
 mod tests;

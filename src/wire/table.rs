@@ -475,7 +475,7 @@ pub(crate) mod tests {
         let endpoint = Body::of_endpoint(&web(5)).unwrap();
         assert_eq!(
             hex(endpoint.as_bytes()),
-            "0101086237617971636a0377656201\
+            "010108623761796b71636a0377656201\
              0a0009020001057765622e350001000a00090518010242\
              0a0009050100fb901f500001037777770001047469657205\
              66726f6e74"
@@ -575,7 +575,7 @@ pub(crate) mod tests {
             |step| step.lives = vec![version(8, 2), version(7, 3)],
             |step| step.lives = (7..16).map(|generation| version(generation, 2)).collect(),
             |step| step.changes.reverse(),
-            |step| step.changes = step.changes.repeat(2),
+            |step| step.changes.extend(step.changes.clone()),
             |step| step.since = Version::NONE,
             |step| {
                 step.changes =
