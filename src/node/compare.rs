@@ -61,8 +61,9 @@ impl Tables {
         self.scopes_with(peer).filter_map(summarise).take(SCOPES_MAX).collect()
     }
 
-    /// The answer: what is held here where it differs.
-    pub fn differences(&self, summaries: &[Summary]) -> Vec<Listing> {
+    /// The answer to a peer: what is held here where it differs. What was held of the peer's own tables and forgotten is
+    /// among it: should the peer be further back than that, it has to say everything again.
+    pub fn differences(&self, peer: NodeId, summaries: &[Summary]) -> Vec<Listing> {
         let list = |summary: &Summary| {
             let shelf = self.shelf(summary.scope)?;
             if shelf.digest.to_be_bytes() == summary.digest {
@@ -72,8 +73,9 @@ impl Tables {
             let own = parts(shelf, of);
             let differ = own.iter().zip(&summary.parts).enumerate().filter(|(_, (own, theirs))| own != theirs);
             let differ: Vec<_> = differ.filter_map(|(part, _)| u16::try_from(part).ok()).collect();
-            let listed: Vec<_> =
-                marks(shelf).filter(|mark| differ.binary_search(&part(mark.owner, of)).is_ok()).collect();
+            let floor = self.floor(summary.scope, peer).map(|version| Mark { owner: peer, version, hash: 0 });
+            let all = marks(shelf).chain(floor);
+            let listed: Vec<_> = all.filter(|mark| differ.binary_search(&part(mark.owner, of)).is_ok()).collect();
             Some(Listing { scope: summary.scope, of: u16::try_from(of).ok()?, parts: differ, marks: listed })
         };
         let mut room = ITEMS_MAX;

@@ -320,7 +320,12 @@ impl Tables {
             Scope::Attachments => false,
             Scope::Network(network) => self.epoch(network, owner).is_some_and(|epoch| version <= epoch),
         };
-        is_of_earlier_epoch || self.floors.get(&(scope, owner)).is_some_and(|floor| version < *floor)
+        is_of_earlier_epoch || self.floor(scope, owner).is_some_and(|floor| version < floor)
+    }
+
+    /// How far a table was that was held and is forgotten.
+    pub(super) fn floor(&self, scope: Scope, owner: NodeId) -> Option<Version> {
+        self.floors.get(&(scope, owner)).copied()
     }
 
     fn judge_quota(&mut self, step: &Step) -> Result<(), Refused> {

@@ -97,8 +97,10 @@ struct Replica {
     backup: Saved,
     shown: BTreeMap<EndpointName, Arc<Endpoint>>,
     attached: BTreeMap<(NodeId, NetworkId), Arc<Attachment>>,
-    /// Contents that were shown and then replaced or deleted by their owner.
+    /// Contents that were shown and then replaced or deleted by their owner: not to be seen again, unless an owner may
+    /// come back with an older disk.
     dead: BTreeSet<String>,
+    mourns: bool,
     versions: BTreeMap<(Scope, NodeId), Version>,
 }
 
@@ -113,6 +115,7 @@ impl Replica {
             shown: BTreeMap::new(),
             attached: BTreeMap::new(),
             dead: BTreeSet::new(),
+            mourns: true,
             versions: BTreeMap::new(),
         }
     }
@@ -139,7 +142,7 @@ impl Replica {
                     if let Some(new) = new {
                         assert!(!self.dead.contains(&content(new)), "{new:?} came back from the dead");
                     }
-                    if is_the_owners_will {
+                    if is_the_owners_will && self.mourns {
                         self.dead.extend(old.as_ref().map(content));
                     }
                 }
@@ -209,7 +212,7 @@ impl World {
     fn sync(&mut self, a: usize, b: usize) -> bool {
         let ask = TableRequest::Compare(self.replicas[a].tables.summaries(node(b)));
         let Ok(TableRequest::Compare(summaries)) = TableRequest::from_bytes(&codec::encode(&ask)) else { panic!() };
-        let answer = TableReply::Differences(self.replicas[b].tables.differences(&summaries));
+        let answer = TableReply::Differences(self.replicas[b].tables.differences(node(a), &summaries));
         let Ok(TableReply::Differences(listings)) = TableReply::from_bytes(&codec::encode(&answer)) else { panic!() };
         let resolved = self.replicas[a].tables.resolve(&listings);
         assert_eq!(resolved.disputed, []);
@@ -398,11 +401,8 @@ fn counted(tables: &Tables, scope: Scope) -> Vec<(Mark, Vec<(Key, Body)>)> {
 fn run(nodes: usize, ops: Vec<Op>, with_older_disks: bool) {
     let mut world = World::new(nodes);
     for op in ops {
+        world.replicas.iter_mut().for_each(|replica| replica.mourns = !with_older_disks);
         world.carry_out(op);
-        if with_older_disks {
-            // An older disk is allowed to bring back what was deleted since.
-            world.replicas.iter_mut().for_each(|replica| replica.dead.clear());
-        }
         world.check();
     }
     world.converge();
