@@ -572,4 +572,6 @@ impl Tables {
 }
 
 #[cfg(test)]
+mod scenes;
+#[cfg(test)]
 mod tests;
