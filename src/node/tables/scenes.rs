@@ -157,15 +157,14 @@ fn quotas_hold_for_owners_and_for_readers() {
     assert_eq!(reader.resolve(&listing(9)).wants, []);
     assert_eq!(reader.resolve(&listing(10)).wants.len(), 1);
     assert_eq!(reader.apply(Source::Owner, step).unwrap().changes.len(), most);
-    for n in 1..ATTACHMENTS_MAX {
-        let network = NetworkId::from_bytes([u8::try_from(n).unwrap(); 16]);
-        let network = if network == net(1) { NetworkId::from_bytes([255; 16]) } else { network };
-        let vtep = ([10, 130, 0, 1].into(), None);
-        // Attachments count as well: there is room for one large record less.
-        reader.attach(GENERATION, network, "n".to_owned(), vtep).unwrap();
-    }
-    let one_more =
-        reader.attach(GENERATION, NetworkId::from_bytes([0; 16]), "n".to_owned(), ([10, 0, 0, 1].into(), None));
+    let mut attach_to = |n: usize| {
+        let network =
+            NetworkId::from_bytes([u16::try_from(n).unwrap().to_be_bytes(); 8].as_flattened().try_into().unwrap());
+        reader.attach(GENERATION, network, "n".to_owned(), ([10, 130, 0, 1].into(), None))
+    };
+    // One is there already.
+    (1..ATTACHMENTS_MAX).for_each(|n| drop(attach_to(1_000 + n).unwrap()));
+    let one_more = attach_to(0);
     assert_eq!(one_more.unwrap_err(), WriteError::TooManyNetworks);
 }
 
