@@ -337,6 +337,23 @@ impl Daemon {
         (found, failures)
     }
 
+    /// What this node says of itself in a new life.
+    fn own_record(&self, stored: &StoredCluster, addresses: Addresses, generation: u64) -> NodeRecord {
+        NodeRecord {
+            hostname: self.settings.hostname.clone(),
+            role: stored.role,
+            availability: stored.options.availability.unwrap_or(self.settings.availability),
+            data_path_addr: addresses.data_path,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            joined_at_ms: stored.joined_at_ms,
+            started_generation: generation,
+            left: false,
+            away_s: 0,
+        }
+    }
+
     fn start(
         &self,
         trust: Trust,
@@ -347,7 +364,7 @@ impl Daemon {
     ) -> Arc<Membership> {
         let NewLife { clock, generation, seed, decisions } = life;
         let now = clock.now();
-        let StoredCluster { cluster_id, role, joined_at_ms, options, certificate_expires_at_ms, .. } = trust.stored();
+        let StoredCluster { cluster_id, role, options, certificate_expires_at_ms, .. } = trust.stored();
         metrics::certificate_expiry(certificate_expires_at_ms);
         let is_first = contacts.is_empty();
         let node = Node::new(
@@ -356,19 +373,7 @@ impl Daemon {
                 id: self.me(),
                 generation,
                 addr: addresses.advertise,
-                record: NodeRecord {
-                    hostname: self.settings.hostname.clone(),
-                    role,
-                    availability: options.availability.unwrap_or(self.settings.availability),
-                    data_path_addr: addresses.data_path,
-                    agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                    os: std::env::consts::OS.to_owned(),
-                    arch: std::env::consts::ARCH.to_owned(),
-                    joined_at_ms,
-                    started_generation: generation,
-                    left: false,
-                    away_s: 0,
-                },
+                record: self.own_record(&trust.stored(), addresses, generation),
                 keyring: trust.keyring(),
                 anchor: trust.anchor(),
                 credential: trust.credential(),

@@ -245,7 +245,10 @@ impl StateDir {
     pub(super) fn remove_cluster(&self) -> Result<(), StateError> {
         remove(&self.path.join(CLUSTER_FILE))?;
         remove(&self.path.join(CONTACTS_FILE))?;
-        self.vault.clear()?;
+        // Without its cluster none of them verifies any more: what cannot be removed does no harm.
+        if let Err(error) = self.vault.clear() {
+            tracing::warn!(%error, "decisions of the former cluster are still on the disk");
+        }
         sync_dir(&self.path)
     }
 

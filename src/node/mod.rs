@@ -62,6 +62,7 @@ pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::Foca;
+use self::sync::Greetings;
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
@@ -129,13 +130,7 @@ pub struct Node {
     sync_wait_us: u64,
     /// When the next [`Timer::Rejoin`] counts; an earlier one is left over.
     rejoin_due_us: u64,
-    /// When the next greeting is due, when greetings last agreed with this node's view, how many have not since, and when
-    /// that last led to an exchange.
-    hello_us: u64,
-    agreed_us: u64,
-    disagreements: u32,
-    greeting_sync_us: u64,
-    greeting_wait_us: u64,
+    greetings: Greetings,
     inquiries: Inquiries,
     health: Own,
     /// The reasons that listeners know.
@@ -169,22 +164,9 @@ pub struct Node {
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start {
-            cluster,
-            id,
-            generation,
-            addr,
-            record,
-            keyring,
-            anchor,
-            credential,
-            decisions,
-            seed,
-            contacts,
-            config,
-        } = start;
+        let Start { id, generation, addr, record, contacts, config, decisions, .. } = start;
         let record = NodeRecord { started_generation: generation, ..record };
-        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut rng = ChaCha12Rng::from_seed(start.seed);
         let mut channel_seed = [0_u8; 32];
         rng.fill_bytes(&mut channel_seed);
         let identity = Identity { id, generation, addr };
@@ -195,17 +177,16 @@ impl Node {
         timers.submit(now.mono_us, Timer::Rejoin);
         timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
         timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
-        let mut contacts: BTreeSet<_> = contacts.into_iter().take(sync::CONTACTS_MAX).collect();
-        contacts.remove(&addr);
+        let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
             sync_wait_us: sync::SYNC_WAIT_MIN_US,
             config,
             foca,
-            channel: Channel::new(cluster, id, keyring, channel_seed),
-            cluster,
-            anchor,
-            credential,
+            channel: Channel::new(start.cluster, id, start.keyring, channel_seed),
+            cluster: start.cluster,
+            anchor: start.anchor,
+            credential: start.credential,
             rng,
             table: Table::default(),
             timers,
@@ -228,11 +209,7 @@ impl Node {
             exchanges: BTreeMap::new(),
             exchange_count: 0,
             rejoin_due_us: now.mono_us,
-            hello_us: now.mono_us,
-            agreed_us: 0,
-            disagreements: 0,
-            greeting_sync_us: 0,
-            greeting_wait_us: sync::SYNC_WAIT_MIN_US,
+            greetings: Greetings::new(now),
             inquiries: Inquiries::default(),
             health: Own::default(),
             told_health: Vec::new(),
