@@ -3,6 +3,7 @@
 //! Not here: where it is written, and whether stdout is a terminal (`ctl`, `exit`). Everything here is a function from
 //! an answer to text, so that snapshots can hold it.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::{Duration, SystemTime};
 
@@ -194,16 +195,7 @@ fn member_pretty(member: &Member) -> String {
     if let Some(status) = manager_status {
         line("Manager Status", status.title().to_owned());
     }
-    for (title, values) in [("Labels", labels), ("Daemon labels", daemon_labels), ("Metadata", metadata)] {
-        if !values.is_empty() {
-            line(title, String::new());
-            values.iter().for_each(|(key, value)| line(&format!(" {key}"), value.clone()));
-        }
-    }
-    if !decisions.is_empty() {
-        line("Decided", String::new());
-        decisions.iter().for_each(|decision| line(&format!(" {}", what(decision)), who(decision)));
-    }
+    attached(&mut line, [("Labels", labels), ("Daemon labels", daemon_labels), ("Metadata", metadata)], decisions);
     line("Data path address", known(*data_path_addr));
     line("Version", known(version.as_ref()));
     line("Certificate until", known(certificate_expires_at.as_ref()));
@@ -213,6 +205,24 @@ fn member_pretty(member: &Member) -> String {
     line("Last heard", known(last_heard_ms.map(ago)));
     line("Round trip", known(rtt_us.map(milliseconds)));
     out
+}
+
+/// Labels, metadata, and what was decided.
+fn attached(
+    line: &mut impl FnMut(&str, String),
+    attached: [(&str, &BTreeMap<String, String>); 3],
+    decisions: &[Decision],
+) {
+    for (title, values) in attached {
+        if !values.is_empty() {
+            line(title, String::new());
+            values.iter().for_each(|(key, value)| line(&format!(" {key}"), value.clone()));
+        }
+    }
+    if !decisions.is_empty() {
+        line("Decided", String::new());
+        decisions.iter().for_each(|decision| line(&format!(" {}", what(decision)), who(decision)));
+    }
 }
 
 fn what(Decision { register, key, .. }: &Decision) -> String {
@@ -310,7 +320,6 @@ pub(super) fn unconfirmed(managers: &[NodeId]) -> Option<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
     use std::net::SocketAddr;
 
     use super::*;

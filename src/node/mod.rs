@@ -165,6 +165,14 @@ pub struct Node {
     revision: u64,
 }
 
+fn first_timers(now: Now, jitter_us: u64) -> Timers {
+    let mut timers = Timers::default();
+    timers.submit(now.mono_us, Timer::Rejoin);
+    timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
+    timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
+    timers
+}
+
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
@@ -176,11 +184,7 @@ impl Node {
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
         let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
-        let mut timers = Timers::default();
         let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
-        timers.submit(now.mono_us, Timer::Rejoin);
-        timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
-        timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
         let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
@@ -193,7 +197,7 @@ impl Node {
             credential: start.credential,
             rng,
             table: Table::default(),
-            timers,
+            timers: first_timers(now, jitter_us),
             effects: VecDeque::new(),
             stats: Stats::default(),
             started_ms: now.unix_ms,
