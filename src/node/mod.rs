@@ -212,7 +212,7 @@ impl Node {
             rival: None,
             silent: false,
             size_log2: 0,
-            revision: 1,
+            revision: lives::first_revision(generation),
         }
     }
 
@@ -257,7 +257,8 @@ impl Node {
         addresses.into_iter().chain(self.contacts.iter().copied()).take(sync::CONTACTS_MAX).collect()
     }
 
-    /// This node's count of visible changes.
+    /// The number of the last visible change. Each change has the next number, and no later life of this node uses one
+    /// again: it begins at a higher [`Node::first_revision`].
     pub const fn revision(&self) -> u64 {
         self.revision
     }
@@ -483,7 +484,7 @@ impl Node {
         // An incarnation alone is SWIM's inner matter.
         let visible = |member: &Member| (member.status, member.swim.identity, member.record.clone());
         if old.as_ref().map(visible) != Some(visible(&new)) {
-            let cause = if new.status == Status::Left { Cause::Left } else { cause };
+            let cause = cause.seen(old.as_ref(), &new);
             self.tell(cause, old.map(Box::new), Some(Box::new(new)));
         }
         self.adapt_to_size();
@@ -551,13 +552,6 @@ impl Node {
         }
         self.timers.submit(now.mono_us + LEAVE_DEADLINE_US, Timer::LeaveDeadline);
         self.push_own(&targets);
-    }
-
-    fn leave_done(&mut self, acknowledged: bool) {
-        if self.leaving && !self.leave_told {
-            self.leave_told = true;
-            self.effect(Effect::Event(Event::LeaveDone { acknowledged }));
-        }
     }
 
     fn reap(&mut self, now: Now) {
