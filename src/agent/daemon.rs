@@ -18,6 +18,7 @@ use super::admission::{self, JoinError, Joined};
 use super::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress};
+use super::hub::Hub;
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
 use super::roam::{Roaming, SharedAddresses, Wanted};
@@ -26,6 +27,7 @@ use super::state::{StateDir, StoredCluster};
 use super::token::Token;
 use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
 use super::upkeep::{maintain, save_contacts};
+use crate::api::watch::CloseReason;
 use crate::api::{
     DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
     ProblemKind,
@@ -50,6 +52,8 @@ pub(super) struct Membership {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
+    /// The changes that it has told.
+    pub hub: Arc<Hub>,
     addresses: SharedAddresses,
     /// There was nobody to exchange state with at the start.
     pub is_first: bool,
@@ -58,7 +62,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    async fn stop(&self) {
+    async fn stop(&self, reason: CloseReason) {
+        self.hub.close(reason);
         self.stop.send_replace(true);
         let tasks = std::mem::take(&mut *lock(&self.tasks));
         for task in tasks {
@@ -357,8 +362,9 @@ impl Daemon {
         let trust = Arc::new(trust);
         let (stop, stopped) = watch::channel(false);
         let Sockets { udp, tcp, addr } = sockets;
-        let (engine, engine_task) =
-            Engine::spawn(node, clock, udp, Arc::clone(&trust), Arc::clone(&self.state), stopped.clone());
+        let hub = Arc::new(Hub::new(node.revision()));
+        let (trusted, state) = (Arc::clone(&trust), Arc::clone(&self.state));
+        let (engine, engine_task) = Engine::spawn(node, clock, udp, trusted, state, Arc::clone(&hub), stopped.clone());
         let shared: SharedAddresses = Arc::new(Mutex::new(addresses));
         let service =
             Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), addresses: Arc::clone(&shared) });
@@ -377,7 +383,7 @@ impl Daemon {
             tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
         }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
-        let membership = Arc::new(Membership { trust, engine, addresses: shared, is_first, stop, tasks });
+        let membership = Arc::new(Membership { trust, engine, hub, addresses: shared, is_first, stop, tasks });
         self.set_membership(Some(Arc::clone(&membership)));
         membership
     }
@@ -400,7 +406,7 @@ impl Daemon {
             }
         }
         let acknowledged = say_goodbye(&membership).await;
-        membership.stop().await;
+        membership.stop(CloseReason::Left).await;
         self.set_membership(None);
         membership.trust.retire().map_err(|error| {
             internal(format!("this node has left, but a restart would bring it back into the cluster: {error}"))
@@ -431,7 +437,7 @@ impl Daemon {
             }
         }
         save_contacts(&membership.engine, &self.state, &mut Vec::new()).await;
-        membership.stop().await;
+        membership.stop(CloseReason::Shutdown).await;
         self.set_membership(None);
     }
 

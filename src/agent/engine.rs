@@ -20,11 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
+use super::hub::Hub;
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::udp::Udp;
-use super::{metrics, unix_ms};
-use crate::node::{Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Peer};
+use super::{metrics, unix_ms, view};
+use crate::node::{Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Peer};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 
@@ -84,6 +85,7 @@ impl Engine {
         udp: Udp,
         trust: Arc<Trust>,
         state: SharedState,
+        hub: Arc<Hub>,
         stop: watch::Receiver<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
@@ -94,6 +96,7 @@ impl Engine {
             udp,
             trust,
             state,
+            hub,
             inputs: receiver,
             // Held weakly, so that the channel's end can be seen.
             sender: inputs.downgrade(),
@@ -211,6 +214,7 @@ struct Task {
     udp: Udp,
     trust: Arc<Trust>,
     state: SharedState,
+    hub: Arc<Hub>,
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::WeakSender<Input>,
     progress: watch::Sender<Progress>,
@@ -371,7 +375,7 @@ impl Task {
 
     fn tell(&self, event: Event) {
         match event {
-            Event::Member { cause, old, new, .. } => {
+            Event::Member { revision, cause, old, new } => {
                 let Some(member) = new.as_deref().or(old.as_deref()) else { return };
                 let hostname = member.record.as_ref().map_or("-", |record| record.hostname.as_str());
                 let place = |member: &Member| (member.status, member.swim.identity);
@@ -382,7 +386,7 @@ impl Task {
                 let after = new.as_ref().map_or("forgotten", |new| new.status.word());
                 let id = member.swim.identity.id;
                 let address = member.swim.identity.addr;
-                let cause = cause.word();
+                let (why, cause) = (cause, cause.word());
                 if before == after {
                     tracing::debug!(node = %id, hostname, %address, status = after, cause, "member changed");
                 } else if member.status == Status::Suspect {
@@ -390,6 +394,7 @@ impl Task {
                 } else {
                     tracing::info!(node = %id, hostname, %address, before, after, cause, "member status");
                 }
+                self.publish(revision, why, old, new);
             }
             Event::Joined { with } => {
                 tracing::info!(%with, "state exchanged with a member");
@@ -414,6 +419,13 @@ impl Task {
                 "another node uses this node's id, perhaps from a cloned disk: remove the state directory of one of them and join it again"
             ),
         }
+    }
+
+    /// Appends to the history. Whoever watches takes it from there in its own time.
+    fn publish(&self, revision: u64, cause: Cause, old: Option<Box<Member>>, new: Option<Box<Member>>) {
+        let values = (old.map(|old| *old), new.map(|new| *new));
+        let me = self.node.identity().id;
+        self.hub.publish(view::change(revision, self.clock.now().unix_ms, cause, values, me));
     }
 }
 

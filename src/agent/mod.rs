@@ -11,6 +11,7 @@
 //! | `daemon`, `upkeep` | membership's life: resume, init, join, leave; what is done from time to time |
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view` | the local API |
+//! | `hub`, `watch` | the event stream: the history, kept once, and one reader of it |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
 //! contacts); the look at this machine's addresses, where one may change; the API server. All run on one thread; they share `trust::Trust` behind short locks and
@@ -25,6 +26,7 @@ mod daemon;
 mod engine;
 mod hex;
 mod http;
+mod hub;
 pub mod logging;
 pub mod metrics;
 mod net;
@@ -39,6 +41,7 @@ mod trust;
 mod udp;
 mod upkeep;
 mod view;
+mod watch;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -50,7 +53,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use self::config::{ConfigError, OnTerminate, Overrides, Settings};
 use self::daemon::Daemon;
@@ -181,7 +183,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
     let on_terminate = settings.on_terminate;
     let daemon = Arc::new(Daemon::new(settings, state, recorder));
     daemon.resume().await?;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
     let api = tokio::spawn(http::serve(listener, Arc::clone(&daemon), stopped.clone()));
     if let Some(listener) = metrics_listener {
         tokio::spawn(http::serve_metrics(listener, Arc::clone(&daemon), stopped.clone()));

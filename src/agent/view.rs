@@ -1,9 +1,10 @@
-//! From what the node knows to what the API says: this node, its health, the nodes it lists, filters and names.
+//! From what the node knows to what the API says: this node, its health, the nodes it lists, changes, filters and names.
 //!
 //! Not here: routes and permissions (`http`).
 
 use super::daemon::Membership;
 use super::rfc3339;
+use crate::api::watch::{Cause, Change, Values};
 use crate::api::{ClusterInfo, Degraded, Member, MemberFilter, Members, Platform, Problem, ProblemKind};
 use crate::node;
 use crate::record::{Availability, NodeId, Role, Status, base36_encode};
@@ -96,7 +97,42 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
     }
 }
 
-fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
+/// A node as the stream tells it: without all that changes unseen (see `api::watch`).
+pub(super) fn told(member: node::Member, me: NodeId) -> Member {
+    let member = view(member, me, &node::Health::default(), 0);
+    Member { incarnation: 0, last_heard_ms: None, rtt_us: None, degraded: Vec::new(), ..member }
+}
+
+/// A change as the stream tells it.
+pub(super) fn change(
+    revision: u64,
+    time_ms: u64,
+    cause: node::Cause,
+    (old, new): (Option<node::Member>, Option<node::Member>),
+    me: NodeId,
+) -> Change {
+    let cause = match cause {
+        node::Cause::Gossip => Cause::Gossip,
+        node::Cause::Contact => Cause::Contact,
+        node::Cause::Exchange => Cause::Exchange,
+        node::Cause::ProbeTimeout => Cause::ProbeTimeout,
+        node::Cause::Left => Cause::Left,
+        node::Cause::Record => Cause::Record,
+        node::Cause::Refuted => Cause::Refuted,
+        node::Cause::Returned => Cause::Returned,
+        node::Cause::Retention => Cause::Retention,
+        node::Cause::Own => Cause::Own,
+    };
+    let value = |member: Option<node::Member>| member.map(|member| Box::new(told(member, me)));
+    let what = Values::Members { old: value(old), new: value(new) };
+    Change { revision, time: rfc3339(time_ms), cause, by: None, what }
+}
+
+/// The comma-separated words of one key of a query.
+///
+/// # Errors
+/// A word that there is not.
+pub(super) fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
     text.map_or("", String::as_str)
         .split(',')
         .filter(|word| !word.is_empty())
@@ -129,21 +165,22 @@ pub(super) fn filtered(all: Members, filter: &MemberFilter) -> Result<Members, P
 }
 
 /// The keys of [`MemberFilter`].
-const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
+pub(super) const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
 
 /// serde's own message for an unknown key would not say what the keys are.
 ///
 /// # Errors
 /// A key that there is not, or that is given twice.
-pub(super) fn refuse_unknown_keys(query: &str) -> Result<(), Problem> {
+pub(super) fn refuse_unknown_keys(query: Option<&str>, known: &[&str]) -> Result<(), Problem> {
     let keys: Vec<&str> = query
+        .unwrap_or_default()
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key))
         .collect();
     for (place, key) in keys.iter().enumerate() {
-        if !FILTER_KEYS.contains(key) {
-            let known = FILTER_KEYS.join(", ");
+        if !known.contains(key) {
+            let known = known.join(", ");
             return Err(ProblemKind::BadRequest.problem(format!("there is no filter {key:?}; filters are {known}")));
         }
         if keys.iter().take(place).any(|before| before == key) {
@@ -192,9 +229,9 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = all.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, FILTER_KEYS.into_iter().collect());
         for good in ["", "status=ready,down&role=worker", "name="] {
-            assert!(refuse_unknown_keys(good).is_ok(), "{good}");
+            assert!(refuse_unknown_keys(Some(good), &FILTER_KEYS).is_ok(), "{good}");
         }
-        let detail = |query| refuse_unknown_keys(query).unwrap_err().detail;
+        let detail = |query| refuse_unknown_keys(Some(query), &FILTER_KEYS).unwrap_err().detail;
         assert_eq!(
             detail("status=ready&colour=red"),
             "there is no filter \"colour\"; filters are status, role, availability, name, id"
