@@ -358,7 +358,16 @@ mod tests {
         for (line, text) in lines.iter().zip(&texts) {
             assert_eq!(&serde_json::from_str::<Line>(text).unwrap(), line);
         }
-        insta::assert_snapshot!(texts.join("\n"), @"");
+        let node = serde_json::to_string(&member()).unwrap();
+        insta::assert_snapshot!(texts.join("\n").replace(&node, "NODE"), @r#"
+        {"type":"hello","node":"bj8muio9ov1wkkxg7ts1lqozc","version":"0.1.0","joined":true,"oldest":1,"revision":7}
+        {"type":"item","topic":"members","value":NODE}
+        {"type":"synced","revision":7}
+        {"type":"change","revision":8,"time":"2026-03-12T14:11:28.000Z","cause":"probe-timeout","by":null,"topic":"members","old":null,"new":NODE}
+        {"type":"heartbeat","revision":8}
+        {"type":"lagged","told":8,"missed_up_to":20}
+        {"type":"closed","reason":"left"}
+        "#);
     }
 
     #[test]
