@@ -19,7 +19,7 @@ use super::args::{
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
 use super::render::{self, Look};
-use super::without_empty_variables;
+use super::{watch, without_empty_variables};
 use crate::api::{InitRequest, JoinRequest, LeaveRequest, Member, NodeOptions, RotateRequest};
 use crate::client::{Client, ClientError};
 
@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::JoinToken(args) => join_token(socket, args).await,
         Command::Members(args) | Command::Node(NodeCommand::Ls(args)) => members(socket, &args).await,
         Command::Node(NodeCommand::Inspect(args)) => inspect(socket, &args).await,
+        Command::Watch(args) => watch::watch(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
     };
     done.unwrap_or_else(Outcome::from)

@@ -192,6 +192,12 @@ impl Feed {
         }
     }
 
+    /// Nothing follows any more.
+    #[cfg(feature = "cli")]
+    pub(crate) const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     fn note_trouble(&mut self, error: ClientError) {
         self.lines = None;
         self.failures = self.failures.saturating_add(1);
