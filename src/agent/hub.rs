@@ -82,7 +82,8 @@ impl Hub {
         Self::with_limits(revision, CHANGES_MAX, BYTES_MAX, READERS_MAX)
     }
 
-    fn with_limits(revision: u64, changes_max: usize, bytes_max: usize, readers_max: usize) -> Self {
+    /// With other limits than usual.
+    pub(super) fn with_limits(revision: u64, changes_max: usize, bytes_max: usize, readers_max: usize) -> Self {
         let ring = Ring {
             entries: VecDeque::new(),
             bytes: 0,

@@ -136,21 +136,7 @@ pub(super) async fn open(membership: &Membership, query: WatchQuery) -> Result<R
     let node = membership.trust.me;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let hello = Hello { node, version, joined: membership.is_joined(), oldest, revision };
-    let reader = Reader {
-        me: node,
-        cursor: wanted.since.unwrap_or(revision),
-        changes: hub.changes(),
-        hub: Arc::clone(hub),
-        heartbeat_due: Instant::now() + wanted.heartbeat,
-        wanted,
-        hello: Some(hello),
-        items: members.into(),
-        synced_at: Some(revision),
-        is_over: false,
-        _place: place,
-    };
-    let kind = HeaderValue::from_static(NDJSON);
-    Ok(([(header::CONTENT_TYPE, kind)], Body::new(Lines::new(reader))).into_response())
+    Ok(Reader::new(Arc::clone(hub), place, wanted, hello, members).into_response())
 }
 
 /// One reader.
@@ -172,6 +158,27 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(hub: Arc<Hub>, place: Place, wanted: Wanted, hello: Hello, members: Vec<node::Member>) -> Self {
+        Self {
+            me: hello.node,
+            cursor: wanted.since.unwrap_or(hello.revision),
+            changes: hub.changes(),
+            hub,
+            heartbeat_due: Instant::now() + wanted.heartbeat,
+            wanted,
+            synced_at: Some(hello.revision),
+            hello: Some(hello),
+            items: members.into(),
+            is_over: false,
+            _place: place,
+        }
+    }
+
+    fn into_response(self) -> Response {
+        let kind = HeaderValue::from_static(NDJSON);
+        ([(header::CONTENT_TYPE, kind)], Body::new(Lines::new(self))).into_response()
+    }
+
     /// The next lines; none when all has been said.
     async fn next(&mut self) -> Option<Bytes> {
         let mut batch = Batch::default();
@@ -327,6 +334,230 @@ impl HttpBody for Lines {
                 self.0 = None;
                 Poll::Ready(None)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::api::watch::Cause;
+
+    /// About what a change of a node takes.
+    const LINE_BYTES: usize = 1_000;
+
+    fn change(revision: u64) -> Change {
+        let what = Values::Members { old: None, new: None };
+        Change { revision, time: "x".repeat(LINE_BYTES), cause: Cause::Gossip, by: None, what }
+    }
+
+    fn wanted(query: WatchQuery) -> Wanted {
+        Wanted::try_from(query).unwrap()
+    }
+
+    /// A reader that wants all, changes without nodes too.
+    fn reader(hub: &Arc<Hub>, query: WatchQuery, revision: u64) -> Reader {
+        let hello = Hello { node: NodeId::from_bytes([1; 16]), version: "0".into(), joined: true, oldest: 0, revision };
+        Reader::new(Arc::clone(hub), hub.enter().unwrap(), wanted(query), hello, Vec::new())
+    }
+
+    /// The next lines in a few words; `over` at the end.
+    async fn told(reader: &mut Reader) -> String {
+        let Some(bytes) = reader.next().await else { return "over".to_owned() };
+        let word = |line: &str| match serde_json::from_str(line).unwrap() {
+            Line::Hello(hello) => format!("hello {}", hello.revision),
+            Line::Synced(mark) => format!("synced {}", mark.revision),
+            Line::Change(change) => format!("{}", change.revision),
+            Line::Heartbeat(mark) => format!("heartbeat {}", mark.revision),
+            Line::Lagged(Lagged { told, missed_up_to }) => format!("lagged {told} {missed_up_to}"),
+            Line::Closed(closed) => format!("closed {:?}", closed.reason),
+            other => panic!("{other:?}"),
+        };
+        String::from_utf8(bytes.to_vec()).unwrap().lines().map(word).collect::<Vec<_>>().join(", ")
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_ahead_of_the_history_is_followed_by_what_comes_after_it() {
+        let hub = Arc::new(Hub::new(10));
+        // What led to 12 is not published yet.
+        let mut reader = reader(&hub, WatchQuery::default(), 12);
+        assert_eq!(told(&mut reader).await, "hello 12, synced 12");
+        (11..=13).for_each(|revision| hub.publish(change(revision)));
+        assert_eq!(told(&mut reader).await, "13");
+        hub.publish(change(14));
+        hub.close(crate::api::watch::CloseReason::Left);
+        assert_eq!([told(&mut reader).await, told(&mut reader).await], ["14", "closed Left"]);
+        assert_eq!(told(&mut reader).await, "over");
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_comes_before_synced() {
+        let hub = Arc::new(Hub::with_limits(10, 4, 1 << 20, 9));
+        (11..=13).for_each(|revision| hub.publish(change(revision)));
+        let since = |since| WatchQuery { since: Some(since), ..WatchQuery::default() };
+        let mut late = reader(&hub, since(11), 13);
+        assert_eq!(told(&mut late).await, "hello 13, 12, 13, synced 13");
+        let mut up_to_date = reader(&hub, since(13), 13);
+        assert_eq!(told(&mut up_to_date).await, "hello 13, synced 13");
+        // Resumed before what it was promised is published.
+        let mut ahead = reader(&hub, since(13), 14);
+        assert_eq!(told(&mut ahead).await, "hello 14");
+        (14..=20).for_each(|revision| hub.publish(change(revision)));
+        for reader in [&mut late, &mut up_to_date, &mut ahead] {
+            assert_eq!([told(reader).await, told(reader).await], ["lagged 13 16", "over"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_passed_over_and_counted_in_heartbeats() {
+        let hub = Arc::new(Hub::with_limits(0, 10_000, 64 << 20, 9));
+        let only_down = WatchQuery { status: Some("down".into()), heartbeat: Some("1s".into()), ..Default::default() };
+        let mut reader = reader(&hub, only_down, 0);
+        assert_eq!(told(&mut reader).await, "hello 0, synced 0");
+        // More than is looked at in one go.
+        (1..=3_000).for_each(|revision| hub.publish(change(revision)));
+        assert_eq!(told(&mut reader).await, "heartbeat 3000");
+    }
+
+    #[test]
+    fn queries_are_understood_or_refused() {
+        let all = wanted(WatchQuery::default());
+        assert_eq!((all.topics.as_slice(), all.heartbeat.as_secs()), (Topic::ALL.as_slice(), 15));
+        let query = |topics: &str, status: &str, heartbeat: &str| WatchQuery {
+            topics: Some(topics.into()),
+            status: Some(status.into()),
+            heartbeat: Some(heartbeat.into()),
+            since: None,
+        };
+        let some = wanted(query("members", "ready,down", "5m"));
+        assert_eq!(
+            (some.statuses.as_slice(), some.heartbeat.as_secs()),
+            ([Status::Ready, Status::Down].as_slice(), 300)
+        );
+        for (bad, text) in [
+            (query("weather", "", "15s"), "topics: \"weather\" is not a topic: expected one of members"),
+            (query("", "dead", "15s"), "status: \"dead\" is not a status"),
+            (query("", "", "999ms"), "heartbeat \"999ms\": expected a duration from 1s to 300s"),
+            (query("", "", "6m"), "heartbeat \"6m\""),
+            (query("", "", "often"), "heartbeat \"often\""),
+        ] {
+            let detail = Wanted::try_from(bad).unwrap_err().detail;
+            assert!(detail.contains(text), "{detail}");
+        }
+        let WatchQuery { topics: _, since: _, status: _, heartbeat: _ } = WatchQuery::default();
+        assert_eq!(KEYS, ["topics", "since", "status", "heartbeat"]);
+    }
+
+    #[test]
+    fn what_cannot_be_resumed_has_its_reason() {
+        // since, first of this life, oldest, present
+        let rows = [
+            ((100, 100, 100, 100), None),
+            ((150, 100, 150, 200), None),
+            ((200, 100, 150, 200), None),
+            ((149, 100, 150, 200), Some("the history goes back to 150 only")),
+            ((99, 100, 150, 200), Some("it is from an earlier life of this daemon, which began this one at 100")),
+            ((201, 100, 150, 200), Some("it is in the future: this daemon has come to 200")),
+        ];
+        for ((since, first, oldest, revision), expected) in rows {
+            let why = gone(since, first, oldest, revision);
+            assert_eq!(why.is_some(), expected.is_some(), "{since}");
+            assert!(why.is_none_or(|why| why.contains(expected.unwrap()) && why.contains("without since")), "{since}");
+        }
+    }
+
+    /// A connection to the stream, as curl would make it.
+    async fn connect(path: &std::path::Path) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(b"GET /v1/watch HTTP/1.0\r\nhost: x\r\n\r\n").await.unwrap();
+        BufReader::new(stream)
+    }
+
+    /// The next line of the stream; none at its end.
+    async fn line(stream: &mut BufReader<UnixStream>) -> Option<Line> {
+        let mut text = String::new();
+        loop {
+            text.clear();
+            if stream.read_line(&mut text).await.unwrap() == 0 {
+                return None;
+            }
+            // The head of the answer.
+            if text.starts_with('{') {
+                return Some(serde_json::from_str(&text).unwrap());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_read_is_told_and_delays_nobody() {
+        const READERS: usize = 100;
+        const STALLED: usize = 10;
+        const KEPT: u64 = 1_000;
+        const LAST: u64 = 4_000;
+        let hub = Arc::new(Hub::with_limits(0, usize::try_from(KEPT).unwrap(), 64 << 20, READERS));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = Arc::clone(&hub);
+        let stream = move || async move { reader(&served, WatchQuery::default(), 0).into_response() };
+        tokio::spawn(axum::serve(listener, Router::new().route("/v1/watch", get(stream))).into_future());
+        let mut streams = Vec::new();
+        for _ in 0..READERS {
+            let mut stream = connect(&path).await;
+            assert!(matches!(line(&mut stream).await, Some(Line::Hello(_))));
+            streams.push(stream);
+        }
+        assert!(hub.enter().is_err());
+        let stalled = streams.split_off(READERS - STALLED);
+        let progress: Arc<Vec<AtomicU64>> = Arc::new(streams.iter().map(|_| AtomicU64::new(0)).collect());
+        let readers: Vec<_> = streams
+            .into_iter()
+            .enumerate()
+            .map(|(at, mut stream)| {
+                let progress = Arc::clone(&progress);
+                tokio::spawn(async move {
+                    assert!(matches!(line(&mut stream).await, Some(Line::Synced(_))));
+                    for revision in 1..=LAST {
+                        let Some(Line::Change(change)) = line(&mut stream).await else { panic!("{at} at {revision}") };
+                        assert_eq!(change.revision, revision);
+                        progress[at].store(revision, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for revision in 1..=LAST {
+            hub.publish(change(revision));
+            // As fast as those can that read.
+            while progress.iter().any(|at| revision - at.load(Ordering::Relaxed) > KEPT / 2) {
+                tokio::task::yield_now().await;
+            }
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        // What a stalled one was still given lies in the buffers of its connection, and is bounded.
+        for mut stream in stalled {
+            let (mut last, mut bytes) = (0, 0);
+            let lagged = loop {
+                match line(&mut stream).await {
+                    Some(Line::Synced(_)) => {}
+                    Some(Line::Change(change)) => {
+                        (last, bytes) = (change.revision, bytes + LINE_BYTES);
+                    }
+                    Some(Line::Lagged(lagged)) => break lagged,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(lagged, Lagged { told: last, missed_up_to: LAST - KEPT });
+            assert!(bytes < 1 << 20, "{bytes} bytes were buffered");
+            assert_eq!(line(&mut stream).await, None);
         }
     }
 }
