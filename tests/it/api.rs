@@ -157,6 +157,7 @@ fn the_daemon_describes_its_api() {
         "/v1/self",
         "/v1/members",
         "/v1/members/{reference}",
+        "/v1/watch",
         "/v1/cluster/init",
         "/v1/cluster/join",
         "/v1/cluster/leave",

@@ -24,3 +24,4 @@ mod refusals;
 mod relay;
 mod restart;
 mod tokens;
+mod watch;
