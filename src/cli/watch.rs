@@ -2,9 +2,12 @@
 //!
 //! Not here: how a lost connection comes back (`client`), and what is run for a change (`hook`).
 
+use std::future::pending;
 use std::io::{self, Write};
 use std::path::Path;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{StreamFormat, WatchArgs};
@@ -27,12 +30,26 @@ pub(super) async fn watch(socket: &Path, args: WatchArgs) -> Result<Outcome, Fai
         done = follow(feed, format, hook.as_mut(), io::stdout()) => done,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        () = reader_gone() => Ok(()),
     };
     let waiting = hook.map_or(0, |hook| hook.waiting());
     if waiting > 0 {
         warn(&format!("the command was not run for the last {waiting} changes"));
     }
     done.map(|()| Outcome::default())
+}
+
+/// Waits until nobody reads stdout any more. A write would tell too, but the next one may be far off.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe; this process never closes its stdout, which is all that is asked"
+)]
+async fn reader_gone() {
+    // A file has no reader that could go, and cannot be waited for.
+    match AsyncFd::with_interest(io::stdout(), Interest::ERROR) {
+        Ok(stdout) => drop(stdout.ready(Interest::ERROR).await),
+        Err(_) => pending().await,
+    }
 }
 
 /// Writes what comes, until nothing more does or nobody reads it.

@@ -165,7 +165,8 @@ fn the_snapshot_and_the_changes_are_the_state() {
     let mut down = stream.until(|change| becomes(change, &c, Status::Down));
     nodes[2].start();
     let mut back = stream.until(|change| becomes(change, &c, Status::Ready));
-    assert_eq!(down.pop().unwrap().cause, Cause::ProbeTimeout);
+    // Another node may have seen it first.
+    assert!(matches!(down.pop().unwrap().cause, Cause::ProbeTimeout | Cause::Gossip));
     assert_eq!(back.pop().unwrap().cause, Cause::Returned);
     drop(stream);
 
