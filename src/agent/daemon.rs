@@ -15,7 +15,8 @@ use tokio::time::{sleep, timeout};
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
 use super::config::{OnTerminate, Settings};
-use super::engine::{Clock, Engine, Progress};
+use super::engine::{Clock, Engine, Progress, Shell};
+use super::hub::Hub;
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
 use super::roam::{Roaming, SharedAddresses, Wanted};
@@ -25,6 +26,7 @@ use super::token::Token;
 use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
 use super::upkeep::{maintain, save_contacts};
 use super::{RunError, rfc3339};
+use crate::api::watch::CloseReason;
 use crate::api::{
     DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
     ProblemKind,
@@ -52,6 +54,8 @@ pub(super) struct Membership {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
+    /// The changes that it has told.
+    pub hub: Arc<Hub>,
     addresses: SharedAddresses,
     /// There was nobody to exchange state with at the start.
     pub is_first: bool,
@@ -60,7 +64,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    async fn stop(&self) {
+    async fn stop(&self, reason: CloseReason) {
+        self.hub.close(reason);
         self.stop.send_replace(true);
         let tasks = std::mem::take(&mut *lock(&self.tasks));
         for task in tasks {
@@ -371,15 +376,16 @@ impl Daemon {
         let trust = Arc::new(trust);
         let (stop, stopped) = watch::channel(false);
         let Sockets { udp, tcp, addr } = sockets;
-        let (engine, engine_task) = Engine::spawn(
-            node,
+        let hub = Arc::new(Hub::new(node.revision()));
+        let shell = Shell {
             clock,
             udp,
-            Arc::clone(&trust),
-            Arc::clone(&self.state),
-            self.removed.clone(),
-            stopped.clone(),
-        );
+            trust: Arc::clone(&trust),
+            state: Arc::clone(&self.state),
+            hub: Arc::clone(&hub),
+            removed: self.removed.clone(),
+        };
+        let (engine, engine_task) = Engine::spawn(node, shell, stopped.clone());
         let shared: SharedAddresses = Arc::new(Mutex::new(addresses));
         let service =
             Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), addresses: Arc::clone(&shared) });
@@ -398,7 +404,7 @@ impl Daemon {
             tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
         }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
-        let membership = Arc::new(Membership { trust, engine, addresses: shared, is_first, stop, tasks });
+        let membership = Arc::new(Membership { trust, engine, hub, addresses: shared, is_first, stop, tasks });
         self.set_membership(Some(Arc::clone(&membership)));
         membership
     }
@@ -421,7 +427,7 @@ impl Daemon {
             }
         }
         let acknowledged = say_goodbye(&membership).await;
-        membership.stop().await;
+        membership.stop(CloseReason::Left).await;
         self.set_membership(None);
         membership.trust.retire().map_err(|error| {
             internal(format!("this node has left, but a restart would bring it back into the cluster: {error}"))
@@ -442,7 +448,7 @@ impl Daemon {
             decision.stamp.signer
         );
         tracing::error!(by = %decision.stamp.signer, at, reason = decision.reason, "removed from the cluster");
-        membership.stop().await;
+        membership.stop(CloseReason::Removed).await;
         self.set_membership(None);
         *lock(&self.expelled) = Some(why);
         let forgotten = membership.trust.retire().map_err(|error| error.to_string());
@@ -476,7 +482,7 @@ impl Daemon {
             }
         }
         save_contacts(&membership.engine, &self.state, &mut Vec::new()).await;
-        membership.stop().await;
+        membership.stop(CloseReason::Shutdown).await;
         self.set_membership(None);
     }
 

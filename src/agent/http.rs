@@ -23,8 +23,9 @@ use super::admission::sync_managers;
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, uses_left};
-use super::view::{cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
+use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{decide, metrics, rfc3339, unix_ms};
+use crate::api::watch::{Line, WatchQuery};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
     JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, Problem, ProblemKind,
@@ -150,6 +151,7 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         get_self,
         list_members,
         get_member,
+        watch_all,
         init,
         join,
         leave,
@@ -173,10 +175,11 @@ fn document() -> String {
 }
 
 /// All routes. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 17] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
+    ("get", "/v1/watch"),
     ("post", "/v1/cluster/init"),
     ("post", "/v1/cluster/join"),
     ("post", "/v1/cluster/leave"),
@@ -197,6 +200,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/self", get(get_self))
         .route("/v1/members", get(list_members))
         .route("/v1/members/{reference}", get(get_member))
+        .route("/v1/watch", get(watch_all))
         .route("/v1/cluster/init", post(init))
         .route("/v1/cluster/join", post(join))
         .route("/v1/cluster/leave", post(leave))
@@ -274,7 +278,7 @@ async fn list_members(
     RawQuery(query): RawQuery,
     filter: Result<Query<MemberFilter>, QueryRejection>,
 ) -> Answer<Members> {
-    refuse_unknown_keys(query.as_deref().unwrap_or_default())?;
+    refuse_unknown_keys(query.as_deref(), &FILTER_KEYS)?;
     let Query(filter) = filter.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
     let membership = daemon.member()?;
     Ok(Json(filtered(members(&membership).await?, &filter)?))
@@ -287,6 +291,28 @@ async fn list_members(
 async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Member> {
     let membership = daemon.member()?;
     find(members(&membership).await?.members, &reference).map(Json)
+}
+
+/// What happens, as it happens: newline-delimited JSON.
+///
+/// First `hello`; then an `item` for each object, or with `since` the changes that were missed; `synced`; and from then on
+/// each `change` once, in order, its revision one above that of the change before, and a `heartbeat` when nothing
+/// happens. The highest revision told is the `since` to resume from. Of the values, what changes without a revision is
+/// blank: `last_heard_ms`, `rtt_us`, `incarnation`, `degraded`.
+#[utoipa::path(get, path = "/v1/watch", params(WatchQuery),
+    responses((status = 200, description = "One of these on each line.", body = Line, content_type = "application/x-ndjson"),
+        (status = 410, description = "`since` cannot be resumed from: it is older than the history, of an earlier life of the daemon, or in the future.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many programs watch as may.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn watch_all(
+    State(daemon): App,
+    RawQuery(query): RawQuery,
+    asked: Result<Query<WatchQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    refuse_unknown_keys(query.as_deref(), &super::watch::KEYS)?;
+    let Query(asked) = asked.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
+    super::watch::open(&*daemon.member()?, asked).await
 }
 
 /// Whether the daemon does its work.
@@ -520,7 +546,8 @@ mod tests {
                 assert!(!description.is_empty(), "{method} {path} {status} has no description");
                 let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
                 let expected = match (status.as_str(), path) {
-                    ("default", _) => api::PROBLEM_JSON,
+                    ("default" | "410", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,
+                    (_, "/v1/watch") => api::watch::NDJSON,
                     (_, "/metrics") => METRICS_TEXT,
                     _ => "application/json",
                 };

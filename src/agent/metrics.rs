@@ -57,6 +57,9 @@ const SWIM_ERRORS: &str = "gossipd_swim_errors_total";
 const EXCHANGES: &str = "gossipd_exchanges_total";
 const QUEUE_DEPTH: &str = "gossipd_queue_depth";
 const REVISION: &str = "gossipd_revision";
+const WATCHERS: &str = "gossipd_watchers";
+const WATCH_LINES: &str = "gossipd_watch_lines_total";
+const WATCHERS_LAGGED: &str = "gossipd_watchers_lagged_total";
 const CONNECTIONS: &str = "gossipd_connections_total";
 const ADMISSIONS: &str = "gossipd_admissions_total";
 const CERTIFICATE_EXPIRY: &str = "gossipd_certificate_expiry_timestamp_seconds";
@@ -91,7 +94,10 @@ pub const ALL: &[Metric] = &[
     row(SWIM_ERRORS, Kind::Counter, &[], "errors inside the SWIM library"),
     row(EXCHANGES, Kind::Counter, &["result"], "state exchanges started, failed, answered"),
     row(QUEUE_DEPTH, Kind::Gauge, &["queue"], "entries in the protocol's queues"),
-    row(REVISION, Kind::Gauge, &[], "visible changes since the start"),
+    row(REVISION, Kind::Gauge, &[], "number of the last visible change; it never repeats"),
+    row(WATCHERS, Kind::Gauge, &[], "programs that watch the event stream"),
+    row(WATCH_LINES, Kind::Counter, &[], "lines of the event stream made for them"),
+    row(WATCHERS_LAGGED, Kind::Counter, &[], "times one of them was too slow and was cut off"),
     row(CONNECTIONS, Kind::Counter, &["result"], "TCP connections accepted, refused by a limit, failed"),
     row(ADMISSIONS, Kind::Counter, &["result"], "join requests admitted and refused by this manager"),
     row(CERTIFICATE_EXPIRY, Kind::Gauge, &[], "end of this node's certificate, in seconds since the Unix epoch"),
@@ -119,6 +125,9 @@ impl Recorder {
             counter!(UDP_ERRORS, "direction" => direction, "error" => "none").increment(0);
         }
         counter!(DATAGRAMS_REFUSED).increment(0);
+        gauge!(WATCHERS).set(0.0);
+        counter!(WATCH_LINES).increment(0);
+        counter!(WATCHERS_LAGGED).increment(0);
         Ok(Self(handle))
     }
 
@@ -193,6 +202,21 @@ pub fn connection(result: &'static str) {
 /// What became of a join request.
 pub fn admission(result: &'static str) {
     counter!(ADMISSIONS, "result" => result).increment(1);
+}
+
+/// A program begins or ends to watch.
+pub fn watcher(begins: bool) {
+    gauge!(WATCHERS).increment(if begins { 1.0 } else { -1.0 });
+}
+
+/// So many lines were made for one that watches.
+pub fn watch_lines(count: u64) {
+    counter!(WATCH_LINES).increment(count);
+}
+
+/// One that watches was too slow.
+pub fn watcher_lagged() {
+    counter!(WATCHERS_LAGGED).increment(1);
 }
 
 /// This node's certificate ends then.

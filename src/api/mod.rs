@@ -9,6 +9,8 @@
 mod decide;
 
 use std::collections::BTreeMap;
+pub mod watch;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -112,7 +114,7 @@ pub struct ClusterInfo {
     pub managers: usize,
     /// Members known that have not left, this node included.
     pub nodes: usize,
-    /// This daemon's count of visible changes.
+    /// The number of the daemon's last visible change (see [`watch`]).
     pub revision: u64,
     /// As in [`Health`].
     #[serde(default)]
@@ -145,6 +147,9 @@ pub struct Member {
     /// For managers that hold the cluster's key: whether they are reached.
     #[serde(default)]
     pub manager_status: Option<ManagerStatus>,
+    /// The term in which the scheduler on it says to lead. Of two that say so, the later term counts.
+    #[serde(default)]
+    pub leader_term: Option<u64>,
     /// Its labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -249,7 +254,7 @@ pub struct Platform {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Members {
-    /// The daemon's count of visible changes.
+    /// The number of the daemon's last visible change: what follows it can be watched (see [`watch`]).
     pub revision: u64,
     /// By host name, then id.
     pub members: Vec<Member>,
@@ -485,13 +490,17 @@ pub enum ProblemKind {
     Refused,
     /// No member could be reached.
     Unreachable,
+    /// The history asked for is not there: the caller takes the snapshot.
+    Gone,
+    /// The daemon serves as many callers as it can. Later it may work.
+    Busy,
     /// The daemon failed. Its fault.
     Internal,
 }
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -502,6 +511,8 @@ impl ProblemKind {
         Self::Conflict,
         Self::Refused,
         Self::Unreachable,
+        Self::Gone,
+        Self::Busy,
         Self::Internal,
     ];
 
@@ -517,6 +528,8 @@ impl ProblemKind {
             Self::Conflict => ("conflict", 409, "not possible now"),
             Self::Refused => ("refused", 422, "refused by the cluster"),
             Self::Unreachable => ("unreachable", 502, "no member reached"),
+            Self::Gone => ("gone", 410, "history not there"),
+            Self::Busy => ("busy", 503, "too busy"),
             Self::Internal => ("internal", 500, "internal error"),
         }
     }

@@ -237,7 +237,7 @@ impl Node {
             rival: None,
             silent: false,
             size_log2: 0,
-            revision: 1,
+            revision: lives::first_revision(generation),
         };
         node.recall(now, decisions);
         node
@@ -285,7 +285,8 @@ impl Node {
         addresses.into_iter().chain(self.contacts.iter().copied()).take(sync::CONTACTS_MAX).collect()
     }
 
-    /// This node's count of visible changes.
+    /// The number of the last visible change. Each change has the next number, and no later life of this node uses one
+    /// again: it begins at a higher [`Node::first_revision`].
     pub const fn revision(&self) -> u64 {
         self.revision
     }
@@ -516,7 +517,7 @@ impl Node {
         let visible =
             |member: &Member| (member.status, member.swim.identity, member.record.clone(), member.decided.clone());
         if old.as_ref().map(visible) != Some(visible(&new)) {
-            let cause = if new.status == Status::Left { Cause::Left } else { cause };
+            let cause = cause.seen(old.as_ref(), &new);
             self.tell(cause, old.map(Box::new), Some(Box::new(new)));
         }
         self.adapt_to_size();

@@ -25,3 +25,4 @@ mod refusals;
 mod relay;
 mod restart;
 mod tokens;
+mod watch;
