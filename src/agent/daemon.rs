@@ -17,6 +17,7 @@ use super::admission::{self, JoinError, Joined};
 use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress, Shell};
 use super::hub::Hub;
+use super::lead::Leadership;
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
 use super::roam::{Roaming, SharedAddresses, Wanted};
@@ -54,6 +55,8 @@ pub(super) struct Membership {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
+    /// Who leads, as published from here.
+    pub leadership: Arc<Leadership>,
     /// The changes that it has told.
     pub hub: Arc<Hub>,
     addresses: SharedAddresses,
@@ -404,7 +407,16 @@ impl Daemon {
             tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
         }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
-        let membership = Arc::new(Membership { trust, engine, hub, addresses: shared, is_first, stop, tasks });
+        let membership = Arc::new(Membership {
+            trust,
+            engine,
+            leadership: Arc::default(),
+            hub,
+            addresses: shared,
+            is_first,
+            stop,
+            tasks,
+        });
         self.set_membership(Some(Arc::clone(&membership)));
         membership
     }

@@ -28,8 +28,8 @@ use super::{decide, metrics, rfc3339, unix_ms};
 use crate::api::watch::{Line, WatchQuery};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
-    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, Problem, ProblemKind,
-    RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
+    JoinToken, LeaderLine, LeaderRequest, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata,
+    Problem, ProblemKind, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::node;
 use crate::record::{NodeId, Role};
@@ -159,6 +159,7 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         get_token,
         rotate_token,
         set_metadata,
+        lead,
         update_member,
         remove_member,
         list_decisions,
@@ -175,7 +176,7 @@ fn document() -> String {
 }
 
 /// All routes. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 17] = [
+const ROUTES: [(&str, &str); 18] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
@@ -186,6 +187,7 @@ const ROUTES: [(&str, &str); 17] = [
     ("get", "/v1/join-tokens"),
     ("get", "/v1/join-tokens/{role}"),
     ("post", "/v1/join-tokens/{role}/rotate"),
+    ("post", "/v1/leader"),
     ("put", "/v1/self/metadata"),
     ("post", "/v1/members/{reference}/update"),
     ("post", "/v1/members/{reference}/remove"),
@@ -209,6 +211,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/join-tokens/{role}/rotate", post(rotate_token))
         .route("/v1/members/{reference}/update", post(update_member))
         .route("/v1/members/{reference}/remove", post(remove_member))
+        .route("/v1/leader", post(lead))
         .route("/v1/self/metadata", put(set_metadata))
         .route("/v1/decisions", get(list_decisions))
         .route("/v1/health", get(health))
@@ -418,6 +421,16 @@ async fn set_metadata(State(daemon): App, _: MayWrite, Body(request): Body<Metad
     .await
 }
 
+/// Publish that the scheduler on this node leads, for as long as this connection lasts.
+#[utoipa::path(post, path = "/v1/leader", request_body = LeaderRequest,
+    responses((status = 200, description = "One of these on each line, until the connection ends or a later term is published from this node.",
+            body = LeaderLine, content_type = "application/x-ndjson"),
+        (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn lead(State(daemon): App, _: MayWrite, Body(request): Body<LeaderRequest>) -> Result<Response, Problem> {
+    super::lead::lead(&*daemon.member()?, &request).await
+}
+
 /// All decisions that stand.
 #[utoipa::path(get, path = "/v1/decisions",
     responses((status = 200, description = "The decisions.", body = Decisions), (status = "default", description = "A problem (RFC 9457).", body = Problem,
@@ -547,7 +560,7 @@ mod tests {
                 let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
                 let expected = match (status.as_str(), path) {
                     ("default" | "410", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,
-                    (_, "/v1/watch") => api::watch::NDJSON,
+                    (_, "/v1/watch" | "/v1/leader") => api::watch::NDJSON,
                     (_, "/metrics") => METRICS_TEXT,
                     _ => "application/json",
                 };

@@ -383,6 +383,12 @@ impl Node {
                     self.take_decision(now, signed, true);
                 }
             }
+            Command::Lead(term) => {
+                if term != self.record.details.leader_term {
+                    let before = self.own_member();
+                    self.update_own_record(now, before, |record| record.details.leader_term = term);
+                }
+            }
             Command::Describe(details) => {
                 if *details != self.record.details && details.validate().is_ok() {
                     let before = self.own_member();

@@ -174,6 +174,7 @@ fn the_daemon_describes_its_api() {
         "/v1/join-tokens/{role}/rotate",
         "/v1/members/{reference}/update",
         "/v1/members/{reference}/remove",
+        "/v1/leader",
         "/v1/self/metadata",
         "/v1/decisions",
         "/v1/health",

@@ -237,6 +237,47 @@ fn four_kilobytes_of_metadata_reach_every_node() {
     assert_eq!(nodes[1].ctl(&["metadata"]).ok(), "slots=7\n");
 }
 
+/// The scheduler says that it leads; its connection is what counts.
+#[test]
+fn the_leader_is_whoever_says_so_in_the_latest_term_and_is_there() {
+    use gossipd::client::{Client, ClientError};
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut nodes = cluster(&["one", "two", "three"]);
+    nodes[0].ctl(&["node", "promote", "two"]).ok();
+    let (first, second) = (nodes[0].id(), nodes[1].id());
+    let is = |status| move |member: &Member| member.manager_status == Some(status);
+    let all: Vec<&Node> = nodes.iter().collect();
+    listed_everywhere(&all, &second, "reachable", is(ManagerStatus::Reachable));
+    let client = |node: &Node| runtime.block_on(Client::connect(node.socket())).unwrap();
+    let refused = |outcome: Result<gossipd::client::Leadership, ClientError>| outcome.err().unwrap().to_string();
+    assert!(refused(runtime.block_on(client(&nodes[2]).lead(1))).contains("only a manager's scheduler leads"));
+
+    let leads = runtime.block_on(client(&nodes[0]).lead(4)).unwrap();
+    listed_everywhere(&all, &first, "leader", is(ManagerStatus::Leader));
+    assert!(nodes[2].ctl(&["members"]).ok().contains(" Leader "));
+    assert!(refused(runtime.block_on(client(&nodes[0]).lead(4))).contains("is published from this node already"));
+    assert!(refused(runtime.block_on(client(&nodes[1]).lead(3))).contains("is not later than term 4"));
+    // A later term wins, though the first still says to lead.
+    let takes_over = runtime.block_on(client(&nodes[1]).lead(5)).unwrap();
+    listed_everywhere(&all, &second, "leader", is(ManagerStatus::Leader));
+    listed_everywhere(&all, &first, "reachable", is(ManagerStatus::Reachable));
+    // Its connection goes: the first still leads.
+    drop(takes_over);
+    listed_everywhere(&all, &second, "reachable", is(ManagerStatus::Reachable));
+    listed_everywhere(&all, &first, "leader", is(ManagerStatus::Leader));
+    // Its node goes.
+    nodes[0].kill();
+    let rest: Vec<&Node> = nodes[1..].iter().collect();
+    listed_everywhere(&rest, &first, "unreachable", is(ManagerStatus::Unreachable));
+    drop(leads);
+    // A later term from the same node ends the earlier one.
+    let mut third = runtime.block_on(client(&nodes[1]).lead(6)).unwrap();
+    let fourth = runtime.block_on(client(&nodes[1]).lead(7)).unwrap();
+    runtime.block_on(third.lost()).unwrap();
+    assert_eq!(fourth.term(), 7);
+    listed_everywhere(&rest, &second, "leader", is(ManagerStatus::Leader));
+}
+
 #[test]
 fn decisions_are_on_the_api() {
     let nodes = cluster(&["one", "two"]);
