@@ -346,6 +346,27 @@ impl Daemon {
         (found, failures)
     }
 
+    /// The protocol core of a new life.
+    fn node(&self, trust: &Trust, addresses: Addresses, contacts: Vec<SocketAddr>, life: NewLife) -> Node {
+        let NewLife { clock, generation, seed, decisions } = life;
+        let stored = trust.stored();
+        let start = Start {
+            cluster: stored.cluster_id,
+            id: self.me(),
+            generation,
+            addr: addresses.advertise,
+            record: self.own_record(&stored, addresses, generation),
+            keyring: trust.keyring(),
+            anchor: trust.anchor(),
+            credential: trust.credential(),
+            decisions,
+            seed,
+            contacts,
+            config: self.settings.protocol.clone(),
+        };
+        Node::new(start, clock.now())
+    }
+
     fn start(
         &self,
         trust: Trust,
@@ -354,28 +375,11 @@ impl Daemon {
         contacts: Vec<SocketAddr>,
         life: NewLife,
     ) -> Arc<Membership> {
-        let NewLife { clock, generation, seed, decisions } = life;
-        let now = clock.now();
-        let StoredCluster { cluster_id, role, options, certificate_expires_at_ms, .. } = trust.stored();
+        let StoredCluster { role, options, certificate_expires_at_ms, .. } = trust.stored();
         metrics::certificate_expiry(certificate_expires_at_ms);
         let is_first = contacts.is_empty();
-        let node = Node::new(
-            Start {
-                cluster: cluster_id,
-                id: self.me(),
-                generation,
-                addr: addresses.advertise,
-                record: self.own_record(&trust.stored(), addresses, generation),
-                keyring: trust.keyring(),
-                anchor: trust.anchor(),
-                credential: trust.credential(),
-                decisions,
-                seed,
-                contacts,
-                config: self.settings.protocol.clone(),
-            },
-            now,
-        );
+        let (clock, generation) = (life.clock, life.generation);
+        let node = self.node(&trust, addresses, contacts, life);
         let trust = Arc::new(trust);
         let (stop, stopped) = watch::channel(false);
         let Sockets { udp, tcp, addr } = sockets;
