@@ -520,7 +520,7 @@ async fn rotate_token(
         return Err(ProblemKind::BadRequest.problem("max_uses 0: nobody could join; use revoke for that"));
     }
     let membership = daemon.member()?;
-    membership.trust.rotate(role, revoke, expires_at_ms, max_uses)?;
+    decide::rotate_token(&membership, role, revoke, expires_at_ms, max_uses).await?;
     let unconfirmed = sync_managers(&membership.trust, &membership.engine).await;
     token_view(&membership, role, unconfirmed).map(Json)
 }

@@ -207,6 +207,30 @@ fn names_that_fit_several_nodes_are_listed() {
     assert_eq!(listed(&nodes[0], &nodes[1]).unwrap().availability, Some(Availability::Drain));
 }
 
+/// A manager that was told of a rotation by gossip alone refuses the old token.
+#[test]
+fn a_rotated_token_is_a_decision_of_the_cluster() {
+    let nodes = cluster(&["one", "two", "three"]);
+    nodes[0].ctl(&["node", "promote", "two"]).ok();
+    let old = wait_for("two to be a manager", || {
+        let ran = nodes[1].ctl(&["join-token", "-q", "worker"]);
+        if ran.code == 0 { Ok(ran.out.trim_end().to_owned()) } else { Err(ran.err) }
+    });
+    nodes[0].ctl(&["join-token", "--rotate", "worker"]).ok();
+    // Workers know of it too, and nothing of the secret.
+    wait_for("three to know", || {
+        let listed: Decisions = serde_json::from_str(&nodes[2].get("/v1/decisions").body).unwrap();
+        let token = listed.decisions.into_iter().find(|decision| decision.register == "join-token");
+        token
+            .map(|token| assert_eq!((token.node, token.key.as_deref()), (None, Some("worker"))))
+            .ok_or_else(String::new)
+    });
+    let newcomer = Node::started("four");
+    let refused = newcomer.try_join(&old, &[&nodes[1].addr().to_string()]);
+    refused.refused(1, &["join token is not valid"]);
+    newcomer.join(&nodes[1], "worker");
+}
+
 #[test]
 fn waiting_says_who_has_not_confirmed() {
     let nodes = cluster(&["one", "two", "three"]);
