@@ -15,9 +15,9 @@ use super::trust::{NewMembership, Trust, TrustError, admitted};
 use super::{tls, unix_ms};
 use crate::api::NodeOptions;
 use crate::ca::{Issued, NodeKey};
-use crate::node::{Node, Peer};
+use crate::node::{Command, Peer};
 use crate::record::{NodeId, Role};
-use crate::wire::admission::{Reply, Request, possession};
+use crate::wire::admission::{ManagerSecrets, Reply, Request, possession};
 
 /// Managers that a worker names.
 const MANAGERS_NAMED: usize = 8;
@@ -44,13 +44,10 @@ pub(super) async fn answer(
         }
         Ok(Request::Renew { public_key, proof }) => match peer {
             None => Reply::Refused("only a member can renew a certificate".to_owned()),
-            Some(Peer { id, role }) => match trust.renew(id, role, public_key, &proof, SystemTime::now()) {
-                Ok(Issued { certificate, expires_at_ms }) => Reply::Renewed { certificate, expires_at_ms },
-                Err(error) => Reply::Refused(error.to_string()),
-            },
+            Some(peer) => renew_for(trust, engine, peer, public_key, &proof).await,
         },
         Ok(Request::ManagerSync { tokens }) => match peer {
-            Some(Peer { role: Role::Manager, .. }) => match trust.merge_tokens(tokens) {
+            Some(peer) if is_manager(engine, peer).await => match trust.merge_tokens(tokens) {
                 Ok(tokens) => Reply::Tokens(tokens),
                 Err(error) => Reply::Refused(error.to_string()),
             },
@@ -58,6 +55,29 @@ pub(super) async fn answer(
         },
     };
     reply.to_bytes()
+}
+
+/// Is it one, whatever its certificate still says?
+async fn is_manager(engine: &Engine, Peer { id, role }: Peer) -> bool {
+    let known = engine.query(move |node| (node.removal(id).is_some(), node.decided(id).role())).await;
+    known.is_ok_and(|(is_removed, decided)| !is_removed && decided.unwrap_or(role) == Role::Manager)
+}
+
+/// A new certificate for a member, with the role that was decided for it.
+async fn renew_for(trust: &Trust, engine: &Engine, peer: Peer, public_key: [u8; 32], proof: &[u8]) -> Reply {
+    let asked = engine.query(move |node| (node.removal(peer.id).is_some(), node.decided(peer.id)));
+    let Ok((is_removed, decided)) = asked.await else {
+        return Reply::Refused("the manager is shutting down; try another one".to_owned());
+    };
+    if is_removed {
+        return Reply::Refused(format!("node {} was removed from the cluster", peer.id));
+    }
+    let decided_ms = decided.role.as_ref().map_or(0, |decision| decision.stamp.at.ms());
+    let role = decided.role().unwrap_or(peer.role);
+    match trust.renew(peer.id, (role, decided_ms), public_key, proof, SystemTime::now()) {
+        Ok((Issued { certificate, expires_at_ms }, manager)) => Reply::Renewed { certificate, expires_at_ms, manager },
+        Err(error) => Reply::Refused(error.to_string()),
+    }
 }
 
 async fn managers(trust: &Trust, engine: &Engine, me: SocketAddr) -> Reply {
@@ -81,9 +101,14 @@ async fn join(
     if let Err(error) = trust.check_secret(secret, SystemTime::now()) {
         return refused(joiner, error);
     }
-    let Ok(members) = engine.query(Node::entries).await else {
+    let Ok((members, removed)) = engine.query(move |node| (node.entries(), node.removal(joiner))).await else {
         return Reply::Refused("the manager is shutting down; try another one".to_owned());
     };
+    if removed.is_some() {
+        let reason =
+            format!("node {joiner} was removed from the cluster; remove its state directory to join as a new node");
+        return refused(joiner, TrustError::Refused(reason));
+    }
     match trust.admit(joiner, secret, public_key, proof, members, SystemTime::now()) {
         Ok(admission) => {
             // The other managers are to know of this use before the next one.
@@ -241,7 +266,8 @@ async fn ask_member(trust: &Trust, addr: SocketAddr, request: &Request) -> Resul
     Ok((peer, reply))
 }
 
-/// Renews this node's certificate: a manager does it itself, a worker asks the managers in turn.
+/// Renews this node's certificate, with the role that was decided for it: a manager that stays one does it itself, others
+/// ask the managers in turn.
 ///
 /// # Errors
 /// A text for the log; the old certificate stays in force.
@@ -250,17 +276,22 @@ pub(super) async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> 
     let public_key = key.public().ok_or("no usable key")?;
     let proof = key.sign(&possession(&trust.ca_digest(), trust.me)).map_err(|e| e.to_string())?;
     let now = SystemTime::now();
-    if trust.role() == Role::Manager {
-        let issued = trust.renew(trust.me, Role::Manager, public_key, &proof, now).map_err(|e| e.to_string())?;
-        return trust.install(&key, issued, now).map_err(|e| e.to_string());
+    let me = trust.me;
+    let decided = engine.query(move |node| node.decided(me)).await.map_err(|e| e.to_string())?;
+    if trust.role() == Role::Manager && decided.role() != Some(Role::Worker) {
+        let decided_ms = decided.role.as_ref().map_or(0, |decision| decision.stamp.at.ms());
+        let (issued, _) =
+            trust.renew(me, (Role::Manager, decided_ms), public_key, &proof, now).map_err(|e| e.to_string())?;
+        return put_in_force(trust, engine, &key, issued, None).await;
     }
     let request = Request::Renew { public_key, proof };
     let managers = engine.query(|node| node.managers()).await.map_err(|e| e.to_string())?;
     let mut last = "no manager is known".to_owned();
     for (_, addr) in managers {
         match ask_member(trust, addr, &request).await {
-            Ok((_, Reply::Renewed { certificate, expires_at_ms })) if expires_at_ms > unix_ms(now) => {
-                return trust.install(&key, Issued { certificate, expires_at_ms }, now).map_err(|e| e.to_string());
+            Ok((_, Reply::Renewed { certificate, expires_at_ms, manager })) if expires_at_ms > unix_ms(now) => {
+                let issued = Issued { certificate, expires_at_ms };
+                return put_in_force(trust, engine, &key, issued, manager).await;
             }
             Ok((_, Reply::Refused(reason))) => last = format!("{addr} refused: {reason}"),
             Ok(_) => last = format!("{addr} gave an unexpected answer"),
@@ -268,6 +299,17 @@ pub(super) async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> 
         }
     }
     Err(last)
+}
+
+async fn put_in_force(
+    trust: &Trust,
+    engine: &Engine,
+    key: &NodeKey,
+    issued: Issued,
+    secrets: Option<ManagerSecrets>,
+) -> Result<(), String> {
+    trust.install(key, issued, secrets, SystemTime::now()).map_err(|e| e.to_string())?;
+    engine.command(Command::Credential(trust.credential())).await.map_err(|e| e.to_string())
 }
 
 /// Tells all other managers this one's tokens and takes in theirs. Returns those that have not confirmed.

@@ -12,7 +12,6 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::RunError;
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
 use super::config::{OnTerminate, Settings};
@@ -25,13 +24,16 @@ use super::state::{StateDir, StoredCluster};
 use super::token::Token;
 use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
 use super::upkeep::{maintain, save_contacts};
+use super::{RunError, rfc3339};
 use crate::api::{
     DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
     ProblemKind,
 };
 use crate::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use crate::node::{Command, Node, Start};
+use crate::record::decision::Decision;
 use crate::record::{NodeId, NodeRecord, Role, Status};
+use crate::wire::decision::SignedDecision;
 
 /// How long a join waits for the first full-state exchange before it answers all the same.
 const FIRST_EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -83,14 +85,13 @@ struct NewLife {
     clock: Clock,
     generation: u64,
     seed: [u8; 32],
+    decisions: Vec<SignedDecision>,
 }
 
 /// The daemon.
 pub(super) struct Daemon {
     /// Its configuration.
     pub settings: Settings,
-    /// This node's id.
-    pub me: NodeId,
     /// Its metrics.
     pub recorder: Recorder,
     state: SharedState,
@@ -98,6 +99,10 @@ pub(super) struct Daemon {
     /// Held while membership changes.
     changing: AsyncMutex<()>,
     is_stopping: watch::Sender<bool>,
+    /// Told by the protocol task when this node is a member no more.
+    removed: mpsc::Sender<Arc<Decision>>,
+    /// Why this node is in no cluster any more, for whoever asks.
+    expelled: Mutex<Option<String>>,
 }
 
 fn internal(error: impl std::fmt::Display) -> Problem {
@@ -114,10 +119,16 @@ fn bind_problem(error: &BindError) -> Problem {
 
 impl Daemon {
     /// A daemon that is in no cluster yet.
-    pub(super) fn new(settings: Settings, state: StateDir, recorder: Recorder) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        state: StateDir,
+        recorder: Recorder,
+        removed: mpsc::Sender<Arc<Decision>>,
+    ) -> Self {
         Self {
             settings,
-            me: state.node_id(),
+            removed,
+            expelled: Mutex::new(None),
             recorder,
             state: Arc::new(Mutex::new(state)),
             membership: RwLock::new(None),
@@ -137,13 +148,23 @@ impl Daemon {
     /// `not-in-cluster`.
     pub(super) fn member(&self) -> Result<Arc<Membership>, Problem> {
         self.membership().ok_or_else(|| {
-            ProblemKind::NotInCluster.problem(
-                "this node is in no cluster; use 'gossipctl init' to found one or 'gossipctl join' to join one",
-            )
+            let why = lock(&self.expelled).clone();
+            ProblemKind::NotInCluster.problem(why.unwrap_or_else(|| {
+                "this node is in no cluster; use 'gossipctl init' to found one or 'gossipctl join' to join one"
+                    .to_owned()
+            }))
         })
     }
 
+    /// This node's id.
+    pub(super) fn me(&self) -> NodeId {
+        lock(&self.state).node_id()
+    }
+
     fn set_membership(&self, membership: Option<Arc<Membership>>) {
+        if membership.is_some() {
+            *lock(&self.expelled) = None;
+        }
         *self.membership.write().unwrap_or_else(PoisonError::into_inner) = membership;
     }
 
@@ -163,7 +184,7 @@ impl Daemon {
         let sockets = Sockets::bind(addresses.listen)?;
         let addresses = addresses.with_bound_port(sockets.addr.port());
         let path = lock(&self.state).cluster_path();
-        let trust = Trust::load(self.me, Arc::clone(&self.state), stored, SystemTime::now())
+        let trust = Trust::load(self.me(), Arc::clone(&self.state), stored, SystemTime::now())
             .map_err(|source| RunError::Membership { path, source: Box::new(source) })?;
         let life = self.new_life().map_err(RunError::Internal)?;
         // Configured ones first: the number is limited, and they are what an operator relies on.
@@ -197,7 +218,7 @@ impl Daemon {
         let cert_expiry = cert_expiry.as_deref().map_or(Ok(CERT_EXPIRY_DEFAULT), parse_cert_expiry)?;
         let (sockets, addresses) = self.bind(&options)?;
         let now = SystemTime::now();
-        let new = trust::found(self.me, options, cert_expiry, now).map_err(internal)?;
+        let new = trust::found(self.me(), options, cert_expiry, now).map_err(internal)?;
         let life = self.new_life().map_err(internal)?;
         let trust = self.commit(new)?;
         let cluster_id = trust.stored().cluster_id;
@@ -209,7 +230,7 @@ impl Daemon {
         };
         tracing::info!(cluster = %cluster_id, listen = %addresses.listen, advertise = %addresses.advertise, "cluster founded");
         Ok(InitResponse {
-            node_id: self.me,
+            node_id: self.me(),
             cluster_id,
             advertise_addr: addresses.advertise,
             worker_token: token(Role::Worker)?,
@@ -240,7 +261,7 @@ impl Daemon {
             found.retain(|addr| *addr != addresses.advertise && *addr != sockets.addr);
             failures.push(format!("{} (this node itself)", addresses.advertise));
         }
-        let asked = admission::ask_to_join(self.me, token, found, options);
+        let asked = admission::ask_to_join(self.me(), token, found, options);
         let joined = tokio::select! {
             joined = timeout(JOIN_DEADLINE, asked) => joined.unwrap_or_else(|_| {
                 let tried = format!("the join was given up after {} s", JOIN_DEADLINE.as_secs());
@@ -268,7 +289,7 @@ impl Daemon {
         let _ = timeout(FIRST_EXCHANGE_DEADLINE, membership.engine.wait(|progress| progress.joined)).await;
         let nodes = count_nodes(&membership.engine).await;
         tracing::info!(cluster = %cluster_id, %role, %by, advertise = %addresses.advertise, nodes, "joined");
-        Ok(JoinResponse { node_id: self.me, cluster_id, role, admitted_by: by, nodes })
+        Ok(JoinResponse { node_id: self.me(), cluster_id, role, admitted_by: by, nodes })
     }
 
     fn refuse_second_cluster(&self) -> Result<(), Problem> {
@@ -282,7 +303,7 @@ impl Daemon {
     }
 
     fn commit(&self, new: NewMembership) -> Result<Trust, Problem> {
-        Trust::commit(self.me, Arc::clone(&self.state), new, SystemTime::now()).map_err(|error| {
+        Trust::commit(self.me(), Arc::clone(&self.state), new, SystemTime::now()).map_err(|error| {
             // Contacts may be there already. What cannot be removed does no harm: they are of no use without membership.
             let _ = lock(&self.state).remove_cluster();
             internal(error)
@@ -293,7 +314,8 @@ impl Daemon {
     fn new_life(&self) -> Result<NewLife, String> {
         let clock = Clock::start();
         let generation = lock(&self.state).next_generation(clock.now().unix_ms / 1_000).map_err(|e| e.to_string())?;
-        Ok(NewLife { clock, generation, seed: random().map_err(|e| e.to_string())? })
+        let decisions = lock(&self.state).vault().load().map_err(|e| e.to_string())?;
+        Ok(NewLife { clock, generation, seed: random().map_err(|e| e.to_string())?, decisions })
     }
 
     /// Addresses of `HOST` or `HOST:PORT`, each once, and what could not be resolved.
@@ -315,6 +337,23 @@ impl Daemon {
         (found, failures)
     }
 
+    /// What this node says of itself in a new life.
+    fn own_record(&self, stored: &StoredCluster, addresses: Addresses, generation: u64) -> NodeRecord {
+        NodeRecord {
+            hostname: self.settings.hostname.clone(),
+            role: stored.role,
+            availability: stored.options.availability.unwrap_or(self.settings.availability),
+            data_path_addr: addresses.data_path,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            joined_at_ms: stored.joined_at_ms,
+            started_generation: generation,
+            left: false,
+            away_s: 0,
+        }
+    }
+
     fn start(
         &self,
         trust: Trust,
@@ -323,31 +362,22 @@ impl Daemon {
         contacts: Vec<SocketAddr>,
         life: NewLife,
     ) -> Arc<Membership> {
-        let NewLife { clock, generation, seed } = life;
+        let NewLife { clock, generation, seed, decisions } = life;
         let now = clock.now();
-        let StoredCluster { cluster_id, role, joined_at_ms, options, certificate_expires_at_ms, .. } = trust.stored();
+        let StoredCluster { cluster_id, role, options, certificate_expires_at_ms, .. } = trust.stored();
         metrics::certificate_expiry(certificate_expires_at_ms);
         let is_first = contacts.is_empty();
         let node = Node::new(
             Start {
                 cluster: cluster_id,
-                id: self.me,
+                id: self.me(),
                 generation,
                 addr: addresses.advertise,
-                record: NodeRecord {
-                    hostname: self.settings.hostname.clone(),
-                    role,
-                    availability: options.availability.unwrap_or(self.settings.availability),
-                    data_path_addr: addresses.data_path,
-                    agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                    os: std::env::consts::OS.to_owned(),
-                    arch: std::env::consts::ARCH.to_owned(),
-                    joined_at_ms,
-                    started_generation: generation,
-                    left: false,
-                    away_s: 0,
-                },
+                record: self.own_record(&trust.stored(), addresses, generation),
                 keyring: trust.keyring(),
+                anchor: trust.anchor(),
+                credential: trust.credential(),
+                decisions,
                 seed,
                 contacts,
                 config: self.settings.protocol.clone(),
@@ -357,8 +387,15 @@ impl Daemon {
         let trust = Arc::new(trust);
         let (stop, stopped) = watch::channel(false);
         let Sockets { udp, tcp, addr } = sockets;
-        let (engine, engine_task) =
-            Engine::spawn(node, clock, udp, Arc::clone(&trust), Arc::clone(&self.state), stopped.clone());
+        let (engine, engine_task) = Engine::spawn(
+            node,
+            clock,
+            udp,
+            Arc::clone(&trust),
+            Arc::clone(&self.state),
+            self.removed.clone(),
+            stopped.clone(),
+        );
         let shared: SharedAddresses = Arc::new(Mutex::new(addresses));
         let service =
             Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), addresses: Arc::clone(&shared) });
@@ -407,6 +444,30 @@ impl Daemon {
         })?;
         tracing::info!(acknowledged, "left the cluster");
         Ok(LeaveResponse { acknowledged })
+    }
+
+    /// This node was removed from its cluster: nobody there speaks with it any more. It forgets the cluster, and takes a
+    /// new id, as the old one is not let in again.
+    pub(super) async fn expel(&self, decision: &Decision) {
+        let _changing = self.changing.lock().await;
+        let Some(membership) = self.membership() else { return };
+        let at = rfc3339(decision.stamp.at.ms());
+        let reason = decision.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let why = format!(
+            "this node was removed from its cluster by {} at {at}{reason}; use 'gossipctl join' to join one as a new node",
+            decision.stamp.signer
+        );
+        tracing::error!(by = %decision.stamp.signer, at, reason = decision.reason, "removed from the cluster");
+        membership.stop().await;
+        self.set_membership(None);
+        *lock(&self.expelled) = Some(why);
+        let forgotten = membership.trust.retire().map_err(|error| error.to_string());
+        let renamed = random()
+            .map_err(|error| error.to_string())
+            .and_then(|id| lock(&self.state).replace_id(NodeId::from_bytes(id)).map_err(|error| error.to_string()));
+        for error in [forgotten, renamed].into_iter().filter_map(Result::err) {
+            tracing::error!(error, "the state directory still says otherwise: remove it by hand");
+        }
     }
 
     /// Returns once the daemon is to stop.

@@ -20,13 +20,18 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
+use super::keeper::{KeepError, Keeper, Ordered, Written};
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::udp::Udp;
 use super::{metrics, unix_ms};
-use crate::node::{Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Peer};
+use crate::node::{
+    Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Order, OrderError, Peer,
+};
+use crate::record::decision::{Decision, Words};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
+use crate::wire::decision::{Have, SignedDecision};
 
 /// Datagrams taken in before timers get their turn.
 const DATAGRAMS_PER_TURN: usize = 128;
@@ -48,7 +53,27 @@ enum Input {
     Request { peer: Peer, body: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, DecodeError>> },
     Reply { id: ExchangeId, outcome: Result<(Peer, Vec<u8>), ExchangeError> },
     Command(Command),
+    Orders { orders: Vec<Order>, reply: oneshot::Sender<Result<OrderReceipt, OrderError>> },
+    Confirm { have: Vec<Have>, reply: oneshot::Sender<u32> },
+    ForgetConfirm(u32),
     Rebind(Udp),
+}
+
+/// Tells when decisions count.
+type OrderReceipt = oneshot::Receiver<Result<Vec<SignedDecision>, KeepError>>;
+
+/// A decision was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DecideError {
+    /// Refused.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// Not stored.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// The protocol task has ended.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// What other tasks wait for.
@@ -60,6 +85,10 @@ pub(super) struct Progress {
     pub left: Option<bool>,
     /// How often members have come, gone or moved.
     pub changes: u64,
+    /// How often something was decided.
+    pub decisions: u64,
+    /// How often a question was answered by all.
+    pub confirmations: u64,
 }
 
 /// The protocol task has ended.
@@ -84,10 +113,12 @@ impl Engine {
         udp: Udp,
         trust: Arc<Trust>,
         state: SharedState,
+        removed: mpsc::Sender<Arc<Decision>>,
         stop: watch::Receiver<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
         let (progress_sender, progress) = watch::channel(Progress::default());
+        let keeper = Keeper::new(lock(&state).vault());
         let task = Task {
             node,
             clock,
@@ -99,6 +130,8 @@ impl Engine {
             sender: inputs.downgrade(),
             progress: progress_sender,
             courtesy: Courtesy::default(),
+            keeper,
+            removed,
             unpersisted: None,
             failed_exchanges: VecDeque::new(),
         };
@@ -139,6 +172,42 @@ impl Engine {
     /// [`Stopped`].
     pub(super) async fn command(&self, command: Command) -> Result<(), Stopped> {
         self.inputs.send(Input::Command(command)).await.map_err(|_| Stopped)
+    }
+
+    /// Decides: signed, stored, then in force here and on its way to all others.
+    ///
+    /// # Errors
+    /// [`DecideError`]; nothing was decided then.
+    pub(super) async fn decide(&self, orders: Vec<Order>) -> Result<Vec<SignedDecision>, DecideError> {
+        let (reply, receiver) = oneshot::channel();
+        self.inputs.send(Input::Orders { orders, reply }).await.map_err(|_| Stopped)?;
+        let stored = receiver.await.map_err(|_| Stopped)??;
+        Ok(stored.await.map_err(|_| Stopped)??)
+    }
+
+    /// Waits until all members that are not gone have these decisions, at most until `deadline`; those that have not
+    /// said so by then.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(super) async fn confirm(&self, have: Vec<Have>, deadline: Duration) -> Result<Vec<NodeId>, Stopped> {
+        let (reply, receiver) = oneshot::channel();
+        self.inputs.send(Input::Confirm { have, reply }).await.map_err(|_| Stopped)?;
+        let nonce = receiver.await.map_err(|_| Stopped)?;
+        let until = tokio::time::Instant::now() + deadline;
+        let mut progress = self.progress.clone();
+        let left = loop {
+            let left = self.query(move |node| node.unconfirmed(nonce)).await?.unwrap_or_default();
+            if left.is_empty() {
+                break left;
+            }
+            match tokio::time::timeout_at(until, progress.changed()).await {
+                Ok(changed) => changed.map_err(|_| Stopped)?,
+                Err(_) => break left,
+            }
+        };
+        self.inputs.send(Input::ForgetConfirm(nonce)).await.map_err(|_| Stopped)?;
+        Ok(left)
     }
 
     /// Sends and receives datagrams through another socket from now on; what waits in the old one is lost.
@@ -215,6 +284,9 @@ struct Task {
     sender: mpsc::WeakSender<Input>,
     progress: watch::Sender<Progress>,
     courtesy: Courtesy,
+    keeper: Keeper,
+    /// Told when this node is a member no more.
+    removed: mpsc::Sender<Arc<Decision>>,
     /// A generation that the disk has refused so far. Until it is stored nothing is sent: a life that the disk does not
     /// know must not be heard of.
     unpersisted: Option<(u64, Instant)>,
@@ -227,14 +299,19 @@ impl Task {
         let mut buffer = vec![0_u8; crate::node::DATAGRAM_BYTES_CEILING + 1];
         loop {
             let due = self.node.next_timeout_us().map(|at| self.clock.instant(at));
+            let due = due.into_iter().chain(self.keeper.due()).min();
             let first = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return self.keeper.close().await,
                 () = self.udp.ready() => None,
                 input = self.inputs.recv() => match input {
                     Some(input) => Some(input),
-                    None => return,
+                    None => return self.keeper.close().await,
                 },
+                written = self.keeper.written() => {
+                    self.stored(written);
+                    None
+                }
                 () = wait_until(due) => None,
             };
             let datagrams_wait = self.receive(&mut buffer);
@@ -310,7 +387,30 @@ impl Task {
                 self.node.handle_reply(now, id, outcome);
             }
             Input::Command(command) => self.node.handle_command(now, command),
+            Input::Orders { orders, reply } => {
+                let receipt = self.node.handle_orders(now, orders).map(|decisions| {
+                    let (reply, receipt) = oneshot::channel();
+                    self.keeper.order(Ordered { decisions, reply });
+                    receipt
+                });
+                // Whoever asked may have gone.
+                let _ = reply.send(receipt);
+            }
+            Input::Confirm { have, reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.node.handle_confirm(now, have));
+            }
+            Input::ForgetConfirm(nonce) => self.node.forget_confirm(nonce),
             Input::Rebind(udp) => self.udp = udp,
+        }
+    }
+
+    /// Decisions made here are on the disk: now they count.
+    fn stored(&mut self, written: Written) {
+        for Ordered { decisions, reply } in self.keeper.finish(written) {
+            self.node.handle_command(self.clock.now(), Command::Decided(decisions.clone()));
+            // Whoever asked may have gone.
+            let _ = reply.send(Ok(decisions));
         }
     }
 
@@ -320,7 +420,7 @@ impl Task {
             while let Some(effect) = self.node.poll_effect() {
                 self.carry_out(effect);
             }
-            let Some(id) = self.failed_exchanges.pop_front() else { return };
+            let Some(id) = self.failed_exchanges.pop_front() else { return self.keeper.poke() };
             // Not started at all: that says nothing about the other side.
             self.node.handle_reply(self.clock.now(), id, Err(ExchangeError::Broken));
         }
@@ -351,6 +451,8 @@ impl Task {
                 }
                 _ => self.failed_exchanges.push_back(id),
             },
+            Effect::Keep { slot, decision } => self.keeper.keep(slot, Some(decision)),
+            Effect::Forget { slot } => self.keeper.keep(slot, None),
             Effect::Event(event) => self.tell(event),
         }
     }
@@ -391,6 +493,17 @@ impl Task {
                     tracing::info!(node = %id, hostname, %address, before, after, cause, "member status");
                 }
             }
+            Event::Decision { old, new, .. } => {
+                if let Some(decision) = new.or(old) {
+                    tracing::info!(decision = %Words(&decision), "decided");
+                }
+                self.progress.send_modify(|progress| progress.decisions += 1);
+            }
+            Event::Removed(decision) => {
+                // The first one counts.
+                let _ = self.removed.try_send(decision);
+            }
+            Event::Confirmed { .. } => self.progress.send_modify(|progress| progress.confirmations += 1),
             Event::Joined { with } => {
                 tracing::info!(%with, "state exchanged with a member");
                 self.progress.send_modify(|progress| progress.joined = true);
@@ -415,6 +528,11 @@ impl Task {
             ),
         }
     }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could say so has gone: that is the same.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn wait_until(due: Option<Instant>) {

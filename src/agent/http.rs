@@ -23,11 +23,12 @@ use super::admission::sync_managers;
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, uses_left};
-use super::view::{cluster_info, degraded, filtered, find, members, refuse_unknown_keys};
-use super::{metrics, rfc3339, unix_ms};
+use super::view::{cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
+use super::{decide, metrics, rfc3339, unix_ms};
 use crate::api::{
-    self, ClusterState, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
-    LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Problem, ProblemKind, RotateRequest, SelfInfo,
+    self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
+    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Problem, ProblemKind, RemoveRequest,
+    RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::node;
 use crate::record::{NodeId, Role};
@@ -155,6 +156,9 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         list_tokens,
         get_token,
         rotate_token,
+        update_member,
+        remove_member,
+        list_decisions,
         health,
         openapi_json,
         metrics_text
@@ -168,7 +172,7 @@ fn document() -> String {
 }
 
 /// All routes. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 12] = [
+const ROUTES: [(&str, &str); 15] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
@@ -178,6 +182,9 @@ const ROUTES: [(&str, &str); 12] = [
     ("get", "/v1/join-tokens"),
     ("get", "/v1/join-tokens/{role}"),
     ("post", "/v1/join-tokens/{role}/rotate"),
+    ("post", "/v1/members/{reference}/update"),
+    ("post", "/v1/members/{reference}/remove"),
+    ("get", "/v1/decisions"),
     ("get", "/v1/health"),
     ("get", "/openapi.json"),
     ("get", "/metrics"),
@@ -194,6 +201,9 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/join-tokens", get(list_tokens))
         .route("/v1/join-tokens/{role}", get(get_token))
         .route("/v1/join-tokens/{role}/rotate", post(rotate_token))
+        .route("/v1/members/{reference}/update", post(update_member))
+        .route("/v1/members/{reference}/remove", post(remove_member))
+        .route("/v1/decisions", get(list_decisions))
         .route("/v1/health", get(health))
         .route("/openapi.json", get(openapi_json))
         .route("/metrics", get(metrics_text))
@@ -244,7 +254,7 @@ async fn get_self(State(daemon): App) -> Answer<SelfInfo> {
         None => None,
     };
     Ok(Json(SelfInfo {
-        id: daemon.me,
+        id: daemon.me(),
         hostname: daemon.settings.hostname.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: if cluster.is_some() { ClusterState::Active } else { ClusterState::Inactive },
@@ -365,6 +375,42 @@ fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> 
         remote: membership.addresses().advertise,
         unconfirmed,
     })
+}
+
+/// All decisions that stand.
+#[utoipa::path(get, path = "/v1/decisions",
+    responses((status = 200, description = "The decisions.", body = Decisions), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn list_decisions(State(daemon): App) -> Answer<Decisions> {
+    let membership = daemon.member()?;
+    let (revision, decisions) = membership.engine.query(|node| (node.revision(), node.decisions())).await?;
+    Ok(Json(Decisions { revision, decisions: decisions.iter().map(|decision| decision_view(decision)).collect() }))
+}
+
+/// Decide about a node: availability, role, labels. All of it or nothing.
+#[utoipa::path(post, path = "/v1/members/{reference}/update", params(("reference" = String, Path)),
+    request_body = UpdateRequest, responses((status = 200, description = "Decided.", body = UpdateResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn update_member(
+    State(daemon): App,
+    _: MayWrite,
+    Named(reference): Named,
+    Body(request): Body<UpdateRequest>,
+) -> Answer<UpdateResponse> {
+    uncancelled(async move { decide::update(&*daemon.member()?, &reference, request).await }).await
+}
+
+/// Make a node a member no more, for ever.
+#[utoipa::path(post, path = "/v1/members/{reference}/remove", params(("reference" = String, Path)),
+    request_body = RemoveRequest, responses((status = 200, description = "Decided.", body = RemoveResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn remove_member(
+    State(daemon): App,
+    _: MayWrite,
+    Named(reference): Named,
+    Body(request): Body<RemoveRequest>,
+) -> Answer<RemoveResponse> {
+    uncancelled(async move { decide::remove(&*daemon.member()?, &reference, request).await }).await
 }
 
 fn parse_role(text: &str) -> Result<Role, Problem> {

@@ -3,14 +3,14 @@
 //! | module | owns |
 //! |---|---|
 //! | `config`, `logging`, `metrics` | what an operator sets and sees |
-//! | `state`, `hex` | the state directory |
+//! | `state`, `vault`, `keeper`, `hex` | the state directory, and decisions on their way there |
 //! | `addr`, `net`, `udp` | addresses and the sockets of 7946 |
 //! | `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
 //! | `daemon`, `upkeep` | membership's life: resume, init, join, leave; what is done from time to time |
 //! | `roam` | which addresses are wanted, and what to do when they change |
-//! | `socket`, `http`, `view` | the local API |
+//! | `socket`, `http`, `view`, `decide` | the local API |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
 //! contacts); the look at this machine's addresses, where one may change; the API server. All run on one thread; they share `trust::Trust` behind short locks and
@@ -21,9 +21,11 @@ pub mod addr;
 mod admission;
 pub mod config;
 mod daemon;
+mod decide;
 mod engine;
 mod hex;
 mod http;
+mod keeper;
 pub mod logging;
 pub mod metrics;
 mod net;
@@ -37,6 +39,7 @@ mod token;
 mod trust;
 mod udp;
 mod upkeep;
+mod vault;
 mod view;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -49,7 +52,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use self::config::{ConfigError, OnTerminate, Overrides, Settings};
 use self::daemon::Daemon;
@@ -178,7 +181,8 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
         "gossipd starts"
     );
     let on_terminate = settings.on_terminate;
-    let daemon = Arc::new(Daemon::new(settings, state, recorder));
+    let (removed, mut removals) = mpsc::channel(1);
+    let daemon = Arc::new(Daemon::new(settings, state, recorder, removed));
     daemon.resume().await?;
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(http::serve(listener, Arc::clone(&daemon), stopped.clone()));
@@ -193,6 +197,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             _ = hangup.recv() => reload_filter(&overrides, &reload),
+            Some(decision) = removals.recv() => daemon.expel(&decision).await,
         }
     };
     let _ = sd_notify::notify(&[NotifyState::Stopping]);

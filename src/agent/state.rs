@@ -5,8 +5,9 @@
 //! node.json      node id, generation
 //! cluster.json   membership: CA, certificate, keys, and on managers the CA key and tokens. Its presence *is* membership
 //! contacts.json  where others were last seen
+//! decisions.redb what operators have decided (see `vault`)
 //! ```
-//! Every file is replaced as a whole: written beside its place, synced, renamed over it, and the directory synced. So a
+//! Every other file is replaced as a whole: written beside its place, synced, renamed over it, and the directory synced. So a
 //! crash or a full disk at any instant leaves the old content or the new one. All files are 0600, the directory 0700.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -14,11 +15,13 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::hex;
+use super::vault::Vault;
 use crate::api::NodeOptions;
 use crate::record::{ClusterId, NodeId, Role};
 use crate::wire::admission::TokenRecord;
@@ -135,6 +138,7 @@ impl StoredCluster {
 pub(super) struct StateDir {
     path: PathBuf,
     node: NodeFile,
+    vault: Arc<Vault>,
     _lock: File,
 }
 
@@ -159,10 +163,27 @@ impl StateDir {
                 node
             }
         };
-        Ok(Self { path: path.to_owned(), node, _lock: lock })
+        let vault = Arc::new(Vault::open(path)?);
+        Ok(Self { path: path.to_owned(), node, vault, _lock: lock })
     }
 
-    /// This node's id, for ever.
+    /// Where decisions are kept.
+    pub(super) fn vault(&self) -> Arc<Vault> {
+        Arc::clone(&self.vault)
+    }
+
+    /// Takes another id: the old one was removed from its cluster, for ever.
+    ///
+    /// # Errors
+    /// [`StateError`]; the old id stays.
+    pub(super) fn replace_id(&mut self, id: NodeId) -> Result<(), StateError> {
+        let node = NodeFile { id, ..self.node.clone() };
+        write(&self.path, NODE_FILE, &node)?;
+        self.node = node;
+        Ok(())
+    }
+
+    /// This node's id, until it is removed from a cluster.
     pub(super) fn node_id(&self) -> NodeId {
         self.node.id
     }
@@ -224,6 +245,10 @@ impl StateDir {
     pub(super) fn remove_cluster(&self) -> Result<(), StateError> {
         remove(&self.path.join(CLUSTER_FILE))?;
         remove(&self.path.join(CONTACTS_FILE))?;
+        // Without its cluster none of them verifies any more: what cannot be removed does no harm.
+        if let Err(error) = self.vault.clear() {
+            tracing::warn!(%error, "decisions of the former cluster are still on the disk");
+        }
         sync_dir(&self.path)
     }
 

@@ -18,6 +18,7 @@ use crate::node::Peer;
 use crate::record::{ClusterId, NodeId, Role};
 use crate::wire::Keyring;
 use crate::wire::admission::{Admission, ManagerSecrets, TokenRecord, possession};
+use crate::wire::credential::{Anchor, Certified, Credential, CredentialError};
 use crate::wire::exchange::{Liveness, MemberEntry};
 
 /// Membership could not be made, loaded or changed. Nothing was changed.
@@ -29,6 +30,9 @@ pub enum TrustError {
     /// Keys or certificates.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// A certificate or a key that cannot be used for signatures.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// Keys or certificates that do not fit together.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -66,6 +70,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Inner {
     stored: StoredCluster,
     ring: Keyring,
+    credential: Credential,
     authority: Option<Authority>,
     /// The node has left: nothing may be stored any more, or it would be a member again after a restart.
     is_retired: bool,
@@ -85,6 +90,7 @@ pub(super) struct Trust {
     /// This node.
     pub me: NodeId,
     state: SharedState,
+    anchor: Anchor,
     inner: Mutex<Inner>,
     configs: RwLock<Arc<Configs>>,
 }
@@ -156,12 +162,16 @@ pub(super) fn admitted(
         certificate_expires_at_ms: *expires_at_ms,
         primary_key: *primary_key,
         keys: keys.iter().map(|(id, key)| StoredKey { id: *id, key: *key }).collect(),
-        manager: manager.as_ref().map(|ManagerSecrets { ca_key, tokens, cert_expiry_s }| StoredManager {
-            ca_key: ca_key.clone(),
-            tokens: tokens.clone(),
-            cert_expiry_s: *cert_expiry_s,
-        }),
+        manager: manager.clone().map(stored_manager),
     })
+}
+
+fn stored_manager(ManagerSecrets { ca_key, tokens, cert_expiry_s }: ManagerSecrets) -> StoredManager {
+    StoredManager { ca_key, tokens, cert_expiry_s }
+}
+
+fn secrets(StoredManager { ca_key, tokens, cert_expiry_s }: &StoredManager) -> ManagerSecrets {
+    ManagerSecrets { ca_key: ca_key.clone(), tokens: tokens.clone(), cert_expiry_s: *cert_expiry_s }
 }
 
 impl Trust {
@@ -185,8 +195,10 @@ impl Trust {
             return Err(TrustError::Foreign(me));
         }
         let ring = Keyring::new(stored.primary_key, stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)))?;
-        let inner = Mutex::new(Inner { stored, ring, authority, is_retired: false });
-        Ok(Self { me, state, inner, configs: RwLock::new(Arc::new(configs)) })
+        let anchor = Anchor::new(&stored.ca_certificate)?;
+        let credential = Credential::new(&stored.certificate, &stored.private_key)?;
+        let inner = Mutex::new(Inner { stored, ring, credential, authority, is_retired: false });
+        Ok(Self { me, state, anchor, inner, configs: RwLock::new(Arc::new(configs)) })
     }
 
     /// Stores a new membership and puts it in force: from here on this node has joined.
@@ -249,6 +261,16 @@ impl Trust {
         lock(&self.inner).ring.clone()
     }
 
+    /// What decisions are verified against.
+    pub(super) fn anchor(&self) -> Anchor {
+        self.anchor.clone()
+    }
+
+    /// What this node signs decisions with.
+    pub(super) fn credential(&self) -> Credential {
+        lock(&self.inner).credential.clone()
+    }
+
     /// TLS configurations with the present certificate.
     pub(super) fn configs(&self) -> Arc<Configs> {
         Arc::clone(&self.configs.read().unwrap_or_else(PoisonError::into_inner))
@@ -288,11 +310,7 @@ impl Trust {
         let validity = Duration::from_secs(manager.cert_expiry_s);
         let Issued { certificate, expires_at_ms } =
             authority.issue(joiner, role, public_key, validity, now, unix_ms(now))?;
-        let secrets = ManagerSecrets {
-            ca_key: manager.ca_key.clone(),
-            tokens: tokens.records().to_vec(),
-            cert_expiry_s: manager.cert_expiry_s,
-        };
+        let secrets = ManagerSecrets { tokens: tokens.records().to_vec(), ..secrets(manager) };
         // Unlimited tokens need no exact count on the disk; a limited one does, or a restart would forget uses.
         if tokens.get(role).is_some_and(|record| record.max_uses.is_some()) {
             self.store_tokens(&mut inner, &tokens)?;
@@ -309,34 +327,57 @@ impl Trust {
         })
     }
 
-    /// A new certificate for a member, with the role that its present one proves.
+    /// A new certificate for a member, and for a manager what managers know. It counts as issued after `decided_ms`, when
+    /// its role was decided.
     ///
     /// # Errors
     /// [`TrustError::Refused`] is to be told to the member.
     pub(super) fn renew(
         &self,
         member: NodeId,
-        role: Role,
+        (role, decided_ms): (Role, u64),
         public_key: [u8; 32],
         proof: &[u8],
         now: SystemTime,
-    ) -> Result<Issued, TrustError> {
+    ) -> Result<(Issued, Option<ManagerSecrets>), TrustError> {
         if !verify(&public_key, &possession(&self.ca_digest(), member), proof) {
             return Err(TrustError::Refused("the asker does not hold the key that it wants certified".to_owned()));
         }
         let inner = lock(&self.inner);
         let authority = inner.authority.as_ref().ok_or(TrustError::NotManager)?;
         let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
-        Ok(authority.issue(member, role, public_key, Duration::from_secs(manager.cert_expiry_s), now, unix_ms(now))?)
+        let validity = Duration::from_secs(manager.cert_expiry_s);
+        let issued_ms = unix_ms(now).max(decided_ms + 1);
+        let issued = authority.issue(member, role, public_key, validity, now, issued_ms)?;
+        Ok((issued, (role == Role::Manager).then(|| secrets(manager))))
     }
 
-    /// Puts a new certificate of this node in force.
+    /// Puts a new certificate of this node in force, and the role that it gives: a manager takes the secrets in, a worker
+    /// drops them.
     ///
     /// # Errors
     /// [`TrustError`]; the old one stays.
-    pub(super) fn install(&self, key: &NodeKey, issued: Issued, now: SystemTime) -> Result<(), TrustError> {
+    pub(super) fn install(
+        &self,
+        key: &NodeKey,
+        issued: Issued,
+        secrets: Option<ManagerSecrets>,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
         let mut inner = lock(&self.inner);
+        let credential = Credential::new(&issued.certificate, &key.to_der())?;
+        let Certified { id, role, .. } = credential.certified();
+        if id != self.me {
+            return Err(TrustError::Foreign(self.me));
+        }
+        let held = inner.stored.manager.clone().or(secrets.map(stored_manager)).filter(|_| role == Role::Manager);
+        let authority = match &held {
+            Some(manager) => Some(Authority::load(inner.stored.cluster_id, &manager.ca_key, now)?),
+            None => None,
+        };
         let stored = StoredCluster {
+            role,
+            manager: held,
             certificate: issued.certificate,
             certificate_issued_at_ms: unix_ms(now),
             certificate_expires_at_ms: issued.expires_at_ms,
@@ -346,6 +387,8 @@ impl Trust {
         let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
         inner.save(&self.state, &stored)?;
         inner.stored = stored;
+        inner.credential = credential;
+        inner.authority = authority;
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
         Ok(())
     }

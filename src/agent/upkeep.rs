@@ -37,18 +37,18 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     let mut seen = 0;
     for look in 0_u32.. {
         let changed = async {
-            match engine.wait(|progress| progress.changes > seen).await {
+            match engine.wait(|progress| progress.changes + progress.decisions > seen).await {
                 Ok(_) => sleep(SETTLE_PAUSE).await,
                 Err(_) => pending().await,
             }
         };
         // Nothing to be done when it is time: both lead to a look.
         let _ = timeout(MAINTENANCE_INTERVAL, changed).await;
-        seen = engine.progress().changes;
+        seen = engine.progress().changes + engine.progress().decisions;
         save_contacts(engine, state, &mut saved).await;
-        if trust.is_renewal_due(SystemTime::now()) {
+        if trust.is_renewal_due(SystemTime::now()) || is_role_due(trust, engine).await {
             match admission::renew(trust, engine).await {
-                Ok(()) => tracing::info!("certificate renewed"),
+                Ok(()) => tracing::info!(role = %trust.role(), "certificate renewed"),
                 Err(error) => warn_of_expiry(trust, &error),
             }
             metrics::certificate_expiry(trust.stored().certificate_expires_at_ms);
@@ -62,6 +62,13 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
             }
         }
     }
+}
+
+/// Has another role been decided for this node than its certificate gives it?
+async fn is_role_due(trust: &Trust, engine: &Engine) -> bool {
+    let me = trust.me;
+    let decided = engine.query(move |node| node.decided(me).role()).await;
+    decided.is_ok_and(|decided| decided.is_some_and(|role| role != trust.role()))
 }
 
 fn warn_of_expiry(trust: &Trust, error: &str) {

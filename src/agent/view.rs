@@ -4,8 +4,11 @@
 
 use super::daemon::Membership;
 use super::rfc3339;
-use crate::api::{ClusterInfo, Degraded, Member, MemberFilter, Members, Platform, Problem, ProblemKind};
+use crate::api::{
+    ClusterInfo, Decision, Degraded, ManagerStatus, Member, MemberFilter, Members, Platform, Problem, ProblemKind,
+};
 use crate::node;
+use crate::record::decision::{self as record, Subject, Verdict};
 use crate::record::{Availability, NodeId, Role, Status, base36_encode};
 
 /// What is wrong with a node, in the API's words.
@@ -66,7 +69,8 @@ pub(super) async fn members(membership: &Membership) -> Result<Members, Problem>
 }
 
 fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) -> Member {
-    let node::Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only } = member;
+    let (role, availability, manager_status) = (member.role(), member.availability(), manager_status(&member));
+    let node::Member { swim, status, since_ms, record, heard_us, rtt_us, tcp_only, decided } = member;
     let is_self = swim.identity.id == me;
     let reasons = match (is_self, tcp_only) {
         (true, _) => health.reasons.as_slice(),
@@ -80,8 +84,11 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
         address: swim.identity.addr,
         status,
         since: rfc3339(since_ms),
-        availability: record.map(|record| record.availability),
-        role: record.map(|record| record.role),
+        availability,
+        role,
+        manager_status,
+        labels: decided.labels.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect(),
+        decisions: decided.all().map(decision_view).collect(),
         data_path_addr: record.map(|record| record.data_path_addr),
         version: record.map(|record| record.agent_version.clone()),
         platform: record.map(|record| Platform { os: record.os.clone(), arch: record.arch.clone() }),
@@ -93,6 +100,44 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
         degraded: degraded(reasons),
         away_s: record.map(|record| record.away_s).filter(|away_s| *away_s > 0),
         is_self,
+    }
+}
+
+/// What a manager's listing says of it; none for a worker.
+fn manager_status(member: &node::Member) -> Option<ManagerStatus> {
+    let holds_the_key = member.record.as_ref().is_some_and(|record| record.role == Role::Manager);
+    if !holds_the_key || member.role() != Some(Role::Manager) {
+        return None;
+    }
+    Some(match member.status {
+        Status::Ready | Status::Suspect => ManagerStatus::Reachable,
+        Status::Down | Status::Left => ManagerStatus::Unreachable,
+    })
+}
+
+/// A decision in the API's words.
+pub(super) fn decision_view(decision: &record::Decision) -> Decision {
+    let record::Decision { subject, verdict, reason, deadline_ms, stamp } = decision;
+    let (register, key, value) = match verdict {
+        Verdict::Availability(availability) => ("availability", None, Some(availability.to_string())),
+        Verdict::Role(role) => ("role", None, Some(role.to_string())),
+        Verdict::Label(key, value) => ("label", Some(key.clone()), value.clone()),
+        Verdict::Removed => ("removed", None, None),
+        Verdict::Token(role, _) => ("join-token", Some(role.to_string()), None),
+        Verdict::Other(..) => ("other", None, None),
+    };
+    Decision {
+        node: match subject {
+            Subject::Node(node) => Some(*node),
+            Subject::Cluster => None,
+        },
+        register: register.to_owned(),
+        key,
+        value,
+        by: stamp.signer,
+        at: rfc3339(stamp.at.ms()),
+        reason: reason.clone(),
+        deadline: deadline_ms.map(rfc3339),
     }
 }
 

@@ -6,10 +6,14 @@
 //! Unknown fields in requests are refused (a misspelt option must not be ignored), in responses they are ignored (an
 //! older client reads a newer daemon).
 
+mod decide;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::decide::{Decision, Decisions, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
 use crate::record::{Availability, ClusterId, NodeId, Role, Status};
 
 /// Where the daemon listens when nobody says otherwise.
@@ -138,6 +142,15 @@ pub struct Member {
     pub availability: Option<Availability>,
     /// What it may do.
     pub role: Option<Role>,
+    /// For managers that hold the cluster's key: whether they are reached.
+    #[serde(default)]
+    pub manager_status: Option<ManagerStatus>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What operators have decided about it, and who did.
+    #[serde(default)]
+    pub decisions: Vec<Decision>,
     /// Where overlay traffic to it goes.
     #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
     pub data_path_addr: Option<IpAddr>,
@@ -165,6 +178,30 @@ pub struct Member {
     /// It is the node that answers.
     #[serde(rename = "self")]
     pub is_self: bool,
+}
+
+/// What a manager is to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub enum ManagerStatus {
+    /// The scheduler on it has published itself as leader.
+    Leader,
+    /// It answers.
+    Reachable,
+    /// It does not.
+    Unreachable,
+}
+
+impl ManagerStatus {
+    /// The capitalised word of a table's cell.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Leader => "Leader",
+            Self::Reachable => "Reachable",
+            Self::Unreachable => "Unreachable",
+        }
+    }
 }
 
 /// A node's platform.

@@ -3,12 +3,14 @@
 //! Not here: what the commands do (`ctl`).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::Exit;
 use super::filter::{self, Condition};
+use super::node;
 use crate::api::DEFAULT_SOCKET;
 use crate::record::{Availability, Role};
 
@@ -43,6 +45,25 @@ Examples:
   Addresses of all nodes that answer:
     gossipctl members --filter status=ready --format ndjson | jq -r .address";
 
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  Empty a node for an update of its kernel, and wait until every node knows:
+    gossipctl node update --availability drain --reason 'kernel update' --deadline 10m --wait swarm2
+
+  Let it take tasks again:
+    gossipctl node update --availability active swarm2
+
+  Say where nodes are:
+    gossipctl node update --label-add zone=fra1 --label-rm old swarm2 swarm3";
+
+const RM_EXAMPLES: &str = "\
+Examples:
+  A node that is gone for good:
+    gossipctl node rm swarm3
+
+  A machine that is not to be trusted any more, though it answers:
+    gossipctl node rm --force --reason 'compromised' swarm3";
+
 /// Controls the gossipd daemon of this node: its cluster, the nodes in it, and who may join
 #[derive(Debug, Parser)]
 #[command(name = "gossipctl", version, max_term_width = 100, after_help = Exit::help())]
@@ -73,7 +94,7 @@ pub(super) enum Command {
     /// List the nodes of the cluster
     #[command(after_help = MEMBERS_EXAMPLES)]
     Members(MembersArgs),
-    /// Look at nodes
+    /// Look at nodes, and decide about them
     #[command(subcommand, disable_help_subcommand = true)]
     Node(NodeCommand),
     /// Show the versions of this program and of the daemon
@@ -88,6 +109,16 @@ pub(super) enum NodeCommand {
     Ls(MembersArgs),
     /// Show all that is known of one or more nodes
     Inspect(InspectArgs),
+    /// Decide about nodes: availability, role, labels
+    #[command(after_help = UPDATE_EXAMPLES)]
+    Update(UpdateArgs),
+    /// Make nodes managers
+    Promote(NodesArgs),
+    /// Make managers workers
+    Demote(NodesArgs),
+    /// Remove nodes from the cluster, for ever
+    #[command(visible_alias = "remove", after_help = RM_EXAMPLES)]
+    Rm(RmArgs),
 }
 
 /// What `init` and `join` say of this node.
@@ -215,6 +246,80 @@ pub(super) struct InspectArgs {
     pub(super) nodes: Vec<String>,
 }
 
+/// Why something is decided, and how long to wait for it.
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// Why; shown with the decision
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+
+    /// Until when it is to be carried out, for the scheduler: a duration from now, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) deadline: Option<String>,
+
+    /// Return when all nodes that answer have the decision, at most after this time
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = node::wait)]
+    pub(super) wait: Option<Duration>,
+}
+
+/// `node update`.
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    /// Whether it takes tasks: active; keeps what it has and takes no more: pause; must be emptied: drain
+    #[arg(long, value_name = "AVAILABILITY", value_parser = availability())]
+    pub(super) availability: Option<Availability>,
+
+    /// What it may do
+    #[arg(long, value_name = "ROLE", value_parser = role())]
+    pub(super) role: Option<Role>,
+
+    /// Set a label; can be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = node::label)]
+    pub(super) label_add: Vec<(String, String)>,
+
+    /// Take a label away; can be given several times
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) label_rm: Vec<String>,
+
+    #[command(flatten)]
+    pub(super) why: Why,
+
+    /// Id, beginning of an id, host name, or self
+    #[arg(required = true, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) nodes: Vec<String>,
+}
+
+/// `node promote` and `node demote`.
+#[derive(Debug, Args)]
+pub(super) struct NodesArgs {
+    #[command(flatten)]
+    pub(super) why: Why,
+
+    /// Id, beginning of an id, host name, or self
+    #[arg(required = true, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) nodes: Vec<String>,
+}
+
+/// `node rm`.
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// Also a node that answers
+    #[arg(short, long)]
+    pub(super) force: bool,
+
+    /// Why; shown to the node that is removed
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+
+    /// Return when all nodes that answer have the decision, at most after this time
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = node::wait)]
+    pub(super) wait: Option<Duration>,
+
+    /// Id, beginning of an id, or host name
+    #[arg(required = true, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) nodes: Vec<String>,
+}
+
 /// `version`.
 #[derive(Debug, Args)]
 pub(super) struct VersionArgs {
@@ -296,7 +401,7 @@ mod tests {
           leave       Leave the cluster
           join-token  Show, replace or revoke the token that lets nodes join
           members     List the nodes of the cluster
-          node        Look at nodes
+          node        Look at nodes, and decide about them
           version     Show the versions of this program and of the daemon
 
         Options:

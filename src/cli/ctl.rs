@@ -18,6 +18,7 @@ use super::args::{
 };
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
+use super::node;
 use super::render::{self, Look};
 use super::without_empty_variables;
 use crate::api::{InitRequest, JoinRequest, LeaveRequest, Member, NodeOptions, RotateRequest};
@@ -62,6 +63,10 @@ async fn run(cli: Cli) -> Outcome {
         Command::JoinToken(args) => join_token(socket, args).await,
         Command::Members(args) | Command::Node(NodeCommand::Ls(args)) => members(socket, &args).await,
         Command::Node(NodeCommand::Inspect(args)) => inspect(socket, &args).await,
+        Command::Node(NodeCommand::Update(args)) => node::update(socket, args).await,
+        Command::Node(NodeCommand::Promote(args)) => node::promote(socket, args).await,
+        Command::Node(NodeCommand::Demote(args)) => node::demote(socket, args).await,
+        Command::Node(NodeCommand::Rm(args)) => node::rm(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
     };
     done.unwrap_or_else(Outcome::from)

@@ -14,6 +14,7 @@ mod daemon;
 mod dev;
 mod exit;
 mod filter;
+mod node;
 mod render;
 
 pub use self::ctl::gossipctl;

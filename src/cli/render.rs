@@ -11,7 +11,7 @@ use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use super::exit::printable;
-use crate::api::{Degraded, InitResponse, JoinResponse, JoinToken, Member};
+use crate::api::{Decision, Degraded, InitResponse, JoinResponse, JoinToken, Member};
 use crate::record::{NodeId, Role, Status};
 
 /// Longest host name in a table, in characters: with it the usual table still fits 140 columns.
@@ -42,7 +42,7 @@ pub(super) struct Look {
 }
 
 /// Titles of the usual table, as Docker has them.
-const TITLES: [&str; 7] = ["ID", "HOSTNAME", "ADDRESS", "STATUS", "AVAILABILITY", "ROLE", "VERSION"];
+const TITLES: [&str; 7] = ["ID", "HOSTNAME", "ADDRESS", "STATUS", "AVAILABILITY", "MANAGER STATUS", "VERSION"];
 /// Titles of the columns that a wide table has besides.
 const TITLES_WIDE: [&str; 3] = ["RTT", "LAST HEARD", "DEGRADED"];
 
@@ -60,7 +60,7 @@ pub(super) fn members_table(members: &[Member], look: Look) -> String {
             member.address.to_string(),
             member.status.title().to_owned(),
             known(member.availability.map(|availability| availability.title())),
-            known(member.role.map(Role::title)),
+            member.manager_status.map_or_else(String::new, |status| status.title().to_owned()),
             known(member.version.as_ref().map(|version| shortened(version, VERSION_CHARS_MAX, look))),
         ];
         let wide = look.wide.then(|| {
@@ -146,6 +146,9 @@ fn member_pretty(member: &Member) -> String {
         since,
         availability,
         role,
+        manager_status,
+        labels,
+        decisions,
         data_path_addr,
         version,
         platform,
@@ -179,6 +182,17 @@ fn member_pretty(member: &Member) -> String {
     line(" Operating System", known(platform.as_ref().map(|platform| &platform.os)));
     line(" Architecture", known(platform.as_ref().map(|platform| &platform.arch)));
     line("Role", known(role.map(Role::title)));
+    if let Some(status) = manager_status {
+        line("Manager Status", status.title().to_owned());
+    }
+    if !labels.is_empty() {
+        line("Labels", String::new());
+        labels.iter().for_each(|(key, value)| line(&format!(" {key}"), value.clone()));
+    }
+    if !decisions.is_empty() {
+        line("Decided", String::new());
+        decisions.iter().for_each(|decision| line(&format!(" {}", what(decision)), who(decision)));
+    }
     line("Data path address", known(*data_path_addr));
     line("Version", known(version.as_ref()));
     line("Generation", generation.to_string());
@@ -187,6 +201,17 @@ fn member_pretty(member: &Member) -> String {
     line("Last heard", known(last_heard_ms.map(ago)));
     line("Round trip", known(rtt_us.map(milliseconds)));
     out
+}
+
+fn what(Decision { register, key, .. }: &Decision) -> String {
+    key.as_ref().map_or_else(|| register.clone(), |key| format!("{register} {key}"))
+}
+
+fn who(Decision { value, by, at, reason, deadline, .. }: &Decision) -> String {
+    let value = value.as_deref().unwrap_or(UNKNOWN);
+    let reason = reason.as_ref().map_or_else(String::new, |reason| format!(", because: {reason}"));
+    let deadline = deadline.as_ref().map_or_else(String::new, |deadline| format!(", until {deadline}"));
+    format!("{value} by {by} at {at}{deadline}{reason}")
 }
 
 /// Milliseconds below a second, whole seconds above.
@@ -273,10 +298,11 @@ pub(super) fn unconfirmed(managers: &[NodeId]) -> Option<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeMap;
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::api::Platform;
+    use crate::api::{ManagerStatus, Platform};
     use crate::record::Availability;
 
     /// Three nodes: this one, one in trouble with long names, one of which no record has come yet.
@@ -289,6 +315,18 @@ pub(super) mod tests {
             since: "2026-03-12T14:11:27Z".into(),
             availability: Some(Availability::Active),
             role: Some(Role::Manager),
+            manager_status: Some(ManagerStatus::Reachable),
+            labels: [("zone".to_owned(), "fra1".to_owned())].into(),
+            decisions: vec![Decision {
+                node: Some("bj8muio9ov1wkkxg7ts1lqozc".parse().unwrap()),
+                register: "availability".into(),
+                key: None,
+                value: Some("active".into()),
+                by: "cywjboq8e8pk1buntrulod9fu".parse().unwrap(),
+                at: "2026-03-12T15:00:00.000Z".into(),
+                reason: Some("kernel update".into()),
+                deadline: Some("2026-03-12T15:10:00.000Z".into()),
+            }],
             data_path_addr: Some([10, 130, 27, 207].into()),
             version: Some("0.1.0".into()),
             platform: Some(Platform { os: "linux".into(), arch: "x86_64".into() }),
@@ -308,6 +346,9 @@ pub(super) mod tests {
             status: Status::Down,
             availability: Some(Availability::Drain),
             role: Some(Role::Worker),
+            manager_status: None,
+            labels: BTreeMap::new(),
+            decisions: Vec::new(),
             data_path_addr: Some("2001:db8::7".parse().unwrap()),
             version: Some("0.1.0-nightly.20260312+0123abcd".into()),
             generation: 3,
@@ -326,6 +367,9 @@ pub(super) mod tests {
             status: Status::Suspect,
             availability: None,
             role: None,
+            manager_status: None,
+            labels: BTreeMap::new(),
+            decisions: Vec::new(),
             data_path_addr: None,
             version: None,
             platform: None,
@@ -341,20 +385,20 @@ pub(super) mod tests {
     #[test]
     fn table() {
         insta::assert_snapshot!(members_table(&members(), Look::default()), @"
-        ID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   ROLE      VERSION
-        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Manager   0.1.0
-        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260…
-        955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -              -         -
+        ID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   MANAGER STATUS   VERSION
+        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Reachable        0.1.0
+        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain                           0.1.0-nightly.20260…
+        955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -                               -
         ");
     }
 
     #[test]
     fn table_in_full() {
         insta::assert_snapshot!(members_table(&members(), Look { full: true, ..Look::default() }), @"
-        ID                            HOSTNAME                                          ADDRESS              STATUS    AVAILABILITY   ROLE      VERSION
-        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                                            10.130.27.207:7946   Ready     Active         Manager   0.1.0
-        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.domain.example.com   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260312+0123abcd
-        955jic8bg1giuljuv9901lic1     -                                                 10.130.27.9:7946     Suspect   -              -         -
+        ID                            HOSTNAME                                          ADDRESS              STATUS    AVAILABILITY   MANAGER STATUS   VERSION
+        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                                            10.130.27.207:7946   Ready     Active         Reachable        0.1.0
+        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.domain.example.com   [2001:db8::7]:7946   Down      Drain                           0.1.0-nightly.20260312+0123abcd
+        955jic8bg1giuljuv9901lic1     -                                                 10.130.27.9:7946     Suspect   -                               -
         ");
     }
 
@@ -362,26 +406,26 @@ pub(super) mod tests {
     fn table_in_colour() {
         let text = members_table(&members(), Look { colour: true, ..Look::default() });
         insta::assert_snapshot!(text.replace('\u{1b}', "ESC"), @"
-        ESC[1mID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   ROLE      VERSIONESC[0m
-        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Manager   0.1.0
-        ESC[31mcywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260…ESC[0m
-        ESC[33m955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -              -         -ESC[0m
+        ESC[1mID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   MANAGER STATUS   VERSIONESC[0m
+        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Reachable        0.1.0
+        ESC[31mcywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain                           0.1.0-nightly.20260…ESC[0m
+        ESC[33m955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -                               -ESC[0m
         ");
     }
 
     #[test]
     fn table_with_all_columns() {
         insta::assert_snapshot!(members_table(&members(), Look { wide: true, ..Look::default() }), @"
-        ID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   ROLE      VERSION                RTT        LAST HEARD   DEGRADED
-        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Manager   0.1.0                  -          -            isolated,slow
-        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain          Worker    0.1.0-nightly.20260…   1.042 ms   2m 5s ago    udp-blocked
-        955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -              -         -                      -          120 ms ago   -
+        ID                            HOSTNAME                           ADDRESS              STATUS    AVAILABILITY   MANAGER STATUS   VERSION                RTT        LAST HEARD   DEGRADED
+        bj8muio9ov1wkkxg7ts1lqozc *   swarm1                             10.130.27.207:7946   Ready     Active         Reachable        0.1.0                  -          -            isolated,slow
+        cywjboq8e8pk1buntrulod9fu     a-very-long-host-name.with.a.do…   [2001:db8::7]:7946   Down      Drain                           0.1.0-nightly.20260…   1.042 ms   2m 5s ago    udp-blocked
+        955jic8bg1giuljuv9901lic1     -                                  10.130.27.9:7946     Suspect   -                               -                      -          120 ms ago   -
         ");
     }
 
     #[test]
     fn table_of_nobody_has_its_titles() {
-        insta::assert_snapshot!(members_table(&[], Look::default()), @"ID   HOSTNAME   ADDRESS   STATUS   AVAILABILITY   ROLE   VERSION");
+        insta::assert_snapshot!(members_table(&[], Look::default()), @"ID   HOSTNAME   ADDRESS   STATUS   AVAILABILITY   MANAGER STATUS   VERSION");
     }
 
     #[test]
@@ -407,9 +451,9 @@ pub(super) mod tests {
     #[test]
     fn lines_of_json() {
         insta::assert_snapshot!(ndjson(&members()).unwrap(), @r#"
-        {"id":"bj8muio9ov1wkkxg7ts1lqozc","hostname":"swarm1","address":"10.130.27.207:7946","status":"ready","since":"2026-03-12T14:11:27Z","availability":"active","role":"manager","data_path_addr":"10.130.27.207","version":"0.1.0","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":1,"incarnation":0,"last_heard_ms":null,"rtt_us":null,"degraded":["isolated","slow"],"away_s":null,"self":true}
-        {"id":"cywjboq8e8pk1buntrulod9fu","hostname":"a-very-long-host-name.with.a.domain.example.com","address":"[2001:db8::7]:7946","status":"down","since":"2026-03-12T14:11:27Z","availability":"drain","role":"worker","data_path_addr":"2001:db8::7","version":"0.1.0-nightly.20260312+0123abcd","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":3,"incarnation":2,"last_heard_ms":125300,"rtt_us":1042,"degraded":["udp-blocked"],"away_s":10,"self":false}
-        {"id":"955jic8bg1giuljuv9901lic1","hostname":null,"address":"10.130.27.9:7946","status":"suspect","since":"2026-03-12T14:11:27Z","availability":null,"role":null,"data_path_addr":null,"version":null,"platform":null,"joined_at":null,"generation":1,"incarnation":0,"last_heard_ms":120,"rtt_us":null,"degraded":[],"away_s":null,"self":false}
+        {"id":"bj8muio9ov1wkkxg7ts1lqozc","hostname":"swarm1","address":"10.130.27.207:7946","status":"ready","since":"2026-03-12T14:11:27Z","availability":"active","role":"manager","manager_status":"reachable","labels":{"zone":"fra1"},"decisions":[{"node":"bj8muio9ov1wkkxg7ts1lqozc","register":"availability","key":null,"value":"active","by":"cywjboq8e8pk1buntrulod9fu","at":"2026-03-12T15:00:00.000Z","reason":"kernel update","deadline":"2026-03-12T15:10:00.000Z"}],"data_path_addr":"10.130.27.207","version":"0.1.0","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":1,"incarnation":0,"last_heard_ms":null,"rtt_us":null,"degraded":["isolated","slow"],"away_s":null,"self":true}
+        {"id":"cywjboq8e8pk1buntrulod9fu","hostname":"a-very-long-host-name.with.a.domain.example.com","address":"[2001:db8::7]:7946","status":"down","since":"2026-03-12T14:11:27Z","availability":"drain","role":"worker","manager_status":null,"labels":{},"decisions":[],"data_path_addr":"2001:db8::7","version":"0.1.0-nightly.20260312+0123abcd","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":3,"incarnation":2,"last_heard_ms":125300,"rtt_us":1042,"degraded":["udp-blocked"],"away_s":10,"self":false}
+        {"id":"955jic8bg1giuljuv9901lic1","hostname":null,"address":"10.130.27.9:7946","status":"suspect","since":"2026-03-12T14:11:27Z","availability":null,"role":null,"manager_status":null,"labels":{},"decisions":[],"data_path_addr":null,"version":null,"platform":null,"joined_at":null,"generation":1,"incarnation":0,"last_heard_ms":120,"rtt_us":null,"degraded":[],"away_s":null,"self":false}
         "#);
     }
 

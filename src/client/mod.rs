@@ -23,8 +23,9 @@ use serde::de::DeserializeOwned;
 pub use self::error::ClientError;
 use self::transport::{Answer, Limits};
 use crate::api::{
-    Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken, LeaveRequest, LeaveResponse, Member,
-    MemberFilter, Members, RotateRequest, SelfInfo,
+    Decisions, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken, LeaveRequest, LeaveResponse,
+    Member, MemberFilter, Members, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
+    UpdateResponse,
 };
 use crate::record::Role;
 
@@ -97,6 +98,46 @@ impl Client {
     /// A problem `not-found`, `ambiguous` (with candidates), `not-in-cluster`.
     pub async fn member(&self, reference: &str) -> Result<Member, ClientError> {
         self.get(&format!("/v1/members/{}", percent_encode(reference))).await
+    }
+
+    /// Decides about a node: availability, role, labels; all of it or nothing. With `wait`, answers when all nodes that are
+    /// not gone have it, or after that time with those that have not confirmed it.
+    ///
+    /// # Errors
+    /// A problem `not-manager`, `not-found`, `ambiguous`, `conflict`, `bad-request`, `forbidden`, `not-in-cluster`.
+    pub async fn update_member(
+        &self,
+        reference: &str,
+        request: &UpdateRequest,
+        wait: Option<Duration>,
+    ) -> Result<UpdateResponse, ClientError> {
+        let request = UpdateRequest { wait: wait.map(milliseconds), ..request.clone() };
+        let deadline = self.limits.cluster + wait.unwrap_or_default();
+        self.post(&format!("/v1/members/{}/update", percent_encode(reference)), &request, deadline).await
+    }
+
+    /// Makes a node a member no more, for ever. `wait` is as in [`Client::update_member`].
+    ///
+    /// # Errors
+    /// A problem `not-manager`, `not-found`, `ambiguous`, `conflict` (it answers, or is the last manager), `forbidden`,
+    /// `not-in-cluster`.
+    pub async fn remove_member(
+        &self,
+        reference: &str,
+        request: &RemoveRequest,
+        wait: Option<Duration>,
+    ) -> Result<RemoveResponse, ClientError> {
+        let request = RemoveRequest { wait: wait.map(milliseconds), ..request.clone() };
+        let deadline = self.limits.cluster + wait.unwrap_or_default();
+        self.post(&format!("/v1/members/{}/remove", percent_encode(reference)), &request, deadline).await
+    }
+
+    /// All decisions that stand, at one revision.
+    ///
+    /// # Errors
+    /// A problem `not-in-cluster`.
+    pub async fn decisions(&self) -> Result<Decisions, ClientError> {
+        self.get("/v1/decisions").await
     }
 
     /// Makes a new cluster with this node as its first manager.
@@ -226,6 +267,10 @@ fn filter_query(filter: &MemberFilter) -> String {
         }
     }
     query
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3 as `%XX`: fits a path segment and a query value.

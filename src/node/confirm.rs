@@ -20,8 +20,10 @@ const WAITS_MAX: usize = 64;
 const ASKED_AT_ONCE: usize = 128;
 /// Time between two rounds while some have not been asked yet, in microseconds.
 const ROUND_US: u64 = 20_000;
-/// Time between two rounds when all have been asked, in microseconds.
-const AGAIN_US: u64 = 200_000;
+/// Time before the first round, in microseconds: what is asked for is on its way.
+const FIRST_US: u64 = 5_000;
+/// Longest time between two rounds when all have been asked, in microseconds; it begins with [`FIRST_US`] and doubles.
+const AGAIN_US: u64 = 320_000;
 /// How long the answer over TCP may take, in milliseconds.
 const PATIENCE_MS: u64 = 3_000;
 /// Decisions in one question, at most.
@@ -33,6 +35,7 @@ pub(super) struct Wait {
     have: Vec<Have>,
     pending: BTreeSet<NodeId>,
     asked_up_to: Option<NodeId>,
+    again_us: u64,
 }
 
 impl Node {
@@ -45,8 +48,8 @@ impl Node {
         }
         let nonce = self.inquiries.next_nonce();
         let pending = self.awaited().collect();
-        self.waits.insert(nonce, Wait { have, pending, asked_up_to: None });
-        self.confirm_timer(now, nonce);
+        self.waits.insert(nonce, Wait { have, pending, asked_up_to: None, again_us: FIRST_US });
+        self.timers.submit(now.mono_us + FIRST_US, Timer::Confirm(nonce));
         nonce
     }
 
@@ -79,14 +82,17 @@ impl Node {
             pending.iter().copied().filter(|id| from.is_none_or(|from| *id > from)).take(ASKED_AT_ONCE).collect();
         wait.asked_up_to = batch.last().copied();
         let is_round_over = batch.len() < ASKED_AT_ONCE;
-        if is_round_over {
+        let after_us = if is_round_over {
             wait.asked_up_to = None;
-        }
+            wait.again_us = (wait.again_us * 2).min(AGAIN_US);
+            wait.again_us
+        } else {
+            ROUND_US
+        };
         let have = wait.have.clone();
         for id in batch {
             self.ask_to_confirm(id, nonce, &have);
         }
-        let after_us = if is_round_over { AGAIN_US } else { ROUND_US };
         self.timers.submit(now.mono_us + after_us, Timer::Confirm(nonce));
     }
 

@@ -400,7 +400,7 @@ mod tests {
         let first = manager(decision(2, Verdict::Role(Role::Worker), 10, 1));
         let second = manager(decision(1, Verdict::Role(Role::Worker), 11, 2));
         for order in [[first.clone(), second.clone()], [second, first.clone()]] {
-            assert_eq!(standing(&settle(&order, &proof)), [first.0.clone()]);
+            assert_eq!(standing(&settle(&order, &proof)), std::slice::from_ref(&first.0));
         }
     }
 

@@ -26,6 +26,7 @@ mod confirm;
 mod decide;
 mod decisions;
 mod errand;
+mod farewell;
 mod health;
 mod identity;
 mod inquiry;
@@ -61,6 +62,7 @@ pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::Foca;
+use self::sync::Greetings;
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
@@ -73,10 +75,6 @@ use crate::wire::{Channel, DropCause};
 
 /// Effects waiting to be drained, at most; a caller that drains after each input never comes near.
 const EFFECTS_MAX: usize = 262_144;
-/// How long a leave waits for a member to acknowledge it, in microseconds.
-const LEAVE_DEADLINE_US: u64 = 2_000_000;
-/// Time between two sweeps for what is past retention, in microseconds.
-const REAP_INTERVAL_US: u64 = 10_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -132,13 +130,7 @@ pub struct Node {
     sync_wait_us: u64,
     /// When the next [`Timer::Rejoin`] counts; an earlier one is left over.
     rejoin_due_us: u64,
-    /// When the next greeting is due, when greetings last agreed with this node's view, how many have not since, and when
-    /// that last led to an exchange.
-    hello_us: u64,
-    agreed_us: u64,
-    disagreements: u32,
-    greeting_sync_us: u64,
-    greeting_wait_us: u64,
+    greetings: Greetings,
     inquiries: Inquiries,
     health: Own,
     /// The reasons that listeners know.
@@ -172,22 +164,9 @@ pub struct Node {
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start {
-            cluster,
-            id,
-            generation,
-            addr,
-            record,
-            keyring,
-            anchor,
-            credential,
-            decisions,
-            seed,
-            contacts,
-            config,
-        } = start;
+        let Start { id, generation, addr, record, contacts, config, decisions, .. } = start;
         let record = NodeRecord { started_generation: generation, ..record };
-        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut rng = ChaCha12Rng::from_seed(start.seed);
         let mut channel_seed = [0_u8; 32];
         rng.fill_bytes(&mut channel_seed);
         let identity = Identity { id, generation, addr };
@@ -197,18 +176,17 @@ impl Node {
         let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
         timers.submit(now.mono_us, Timer::Rejoin);
         timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
-        timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
-        let mut contacts: BTreeSet<_> = contacts.into_iter().take(sync::CONTACTS_MAX).collect();
-        contacts.remove(&addr);
+        timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
+        let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
             sync_wait_us: sync::SYNC_WAIT_MIN_US,
             config,
             foca,
-            channel: Channel::new(cluster, id, keyring, channel_seed),
-            cluster,
-            anchor,
-            credential,
+            channel: Channel::new(start.cluster, id, start.keyring, channel_seed),
+            cluster: start.cluster,
+            anchor: start.anchor,
+            credential: start.credential,
             rng,
             table: Table::default(),
             timers,
@@ -231,11 +209,7 @@ impl Node {
             exchanges: BTreeMap::new(),
             exchange_count: 0,
             rejoin_due_us: now.mono_us,
-            hello_us: now.mono_us,
-            agreed_us: 0,
-            disagreements: 0,
-            greeting_sync_us: 0,
-            greeting_wait_us: sync::SYNC_WAIT_MIN_US,
+            greetings: Greetings::new(now),
             inquiries: Inquiries::default(),
             health: Own::default(),
             told_health: Vec::new(),
@@ -325,43 +299,6 @@ impl Node {
     /// Counters since the start.
     pub const fn stats(&self) -> &Stats {
         &self.stats
-    }
-
-    /// Lengths of the internal queues, by name.
-    pub fn queue_depths(&self) -> [(&'static str, usize); 10] {
-        [
-            ("timers", self.timers.len()),
-            ("swim-updates", self.foca.updates_backlog()),
-            ("record-rumours", self.spread.len()),
-            ("decision-rumours", self.decision_news.len()),
-            ("decisions", self.decisions.len()),
-            ("confirms", self.waits.len()),
-            ("records-missing", self.missing.len()),
-            ("exchanges", self.exchanges.len()),
-            ("inquiries", self.inquiries.len()),
-            ("errands", self.inquiries.errands()),
-        ]
-    }
-
-    /// Differences between the member table and foca's own list. Always empty; costs O(N log N); for tests and the
-    /// simulator.
-    pub fn mirror_errors(&self) -> Vec<String> {
-        let me = self.identity().id;
-        let theirs: BTreeMap<_, _> = self
-            .foca
-            .iter_membership_state()
-            .filter(|member| member.id().id != me)
-            .map(|member| {
-                let liveness = codec::liveness(member.state());
-                (member.id().id, Swim { identity: *member.id(), incarnation: member.incarnation(), liveness })
-            })
-            .collect();
-        let ours: BTreeMap<_, _> = self.table.iter().map(|member| (member.swim.identity.id, member.swim)).collect();
-        let ids: BTreeSet<_> = ours.keys().chain(theirs.keys()).copied().collect();
-        ids.into_iter()
-            .filter(|id| ours.get(id) != theirs.get(id))
-            .map(|id| format!("{id}: table {:?}, foca {:?}", ours.get(&id), theirs.get(&id)))
-            .collect()
     }
 
     // ---- inputs --------------------------------------------------------------------------------------------------
@@ -610,66 +547,6 @@ impl Node {
     /// `base` plus up to a quarter of it by chance, so that nodes do not march in step.
     fn jittered_us(&mut self, base_us: u64) -> u64 {
         base_us + self.rng.random_range(0..=base_us / 4)
-    }
-
-    /// Changes this node's record for the last time in this life, and makes sure that somebody has it.
-    fn say_goodbye(&mut self, now: Now, change: impl FnOnce(&mut NodeRecord)) {
-        if self.leaving {
-            return;
-        }
-        self.leaving = true;
-        self.inquiries.clear();
-        let before = self.own_member();
-        self.update_own_record(now, before, change);
-        let targets = self.choose(self.config.fanout.max(1));
-        if targets.is_empty() {
-            return self.leave_done(true);
-        }
-        self.timers.submit(now.mono_us + LEAVE_DEADLINE_US, Timer::LeaveDeadline);
-        self.push_own(&targets);
-    }
-
-    fn leave_done(&mut self, acknowledged: bool) {
-        if self.leaving && !self.leave_told {
-            self.leave_told = true;
-            self.effect(Effect::Event(Event::LeaveDone { acknowledged }));
-        }
-    }
-
-    fn reap(&mut self, now: Now) {
-        self.timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
-        self.note_health(now);
-        self.drop_early_decisions(now);
-        let Config { left_retention_s, down_retention_s, .. } = self.config;
-        let expired: Vec<_> = self
-            .table
-            .iter()
-            .filter(|member| {
-                let retention_s = match member.status {
-                    Status::Left => left_retention_s,
-                    Status::Down => down_retention_s,
-                    Status::Ready | Status::Suspect => return false,
-                };
-                now.unix_ms.saturating_sub(member.since_ms) > retention_s.saturating_mul(1_000)
-            })
-            .map(|member| member.swim.identity.id)
-            .collect();
-        for id in expired {
-            self.forget_member(now, id, Cause::Retention);
-        }
-        self.table.remove_parked();
-        let table = &self.table;
-        self.channel.retain_senders(|id| table.knows(id));
-    }
-
-    /// Forgets a member that is not active, and has foca forget it.
-    fn forget_member(&mut self, now: Now, id: NodeId, cause: Cause) {
-        if let Some(old) = self.table.remove(id) {
-            let forget = foca::Timer::RemoveDown(old.swim.identity);
-            self.drive(now, |foca, out| foca.handle_timer(forget, out));
-            self.spread.stop(&id);
-            self.tell(cause, Some(Box::new(old)), None);
-        }
     }
 }
 

@@ -1,6 +1,9 @@
-//! Plain counters of what a node did. The daemon exports them; nothing in the core reads them.
+//! Plain counters of what a node did, and looks at its inside. The daemon exports them; nothing in the core reads them.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decisions::Refused;
+use super::{Node, Swim, codec};
 use crate::wire::DropCause;
 
 /// What a datagram was about, for counting.
@@ -162,6 +165,45 @@ impl Stats {
     /// Datagrams dropped, by cause.
     pub fn drops(&self) -> impl Iterator<Item = (DropCause, u64)> {
         DropCause::ALL.into_iter().zip(self.drops)
+    }
+}
+
+impl Node {
+    /// Lengths of the internal queues, by name.
+    pub fn queue_depths(&self) -> [(&'static str, usize); 10] {
+        [
+            ("timers", self.timers.len()),
+            ("swim-updates", self.foca.updates_backlog()),
+            ("record-rumours", self.spread.len()),
+            ("decision-rumours", self.decision_news.len()),
+            ("decisions", self.decisions.len()),
+            ("confirms", self.waits.len()),
+            ("records-missing", self.missing.len()),
+            ("exchanges", self.exchanges.len()),
+            ("inquiries", self.inquiries.len()),
+            ("errands", self.inquiries.errands()),
+        ]
+    }
+
+    /// Differences between the member table and foca's own list. Always empty; costs O(N log N); for tests and the
+    /// simulator.
+    pub fn mirror_errors(&self) -> Vec<String> {
+        let me = self.identity().id;
+        let theirs: BTreeMap<_, _> = self
+            .foca
+            .iter_membership_state()
+            .filter(|member| member.id().id != me)
+            .map(|member| {
+                let liveness = codec::liveness(member.state());
+                (member.id().id, Swim { identity: *member.id(), incarnation: member.incarnation(), liveness })
+            })
+            .collect();
+        let ours: BTreeMap<_, _> = self.table.iter().map(|member| (member.swim.identity.id, member.swim)).collect();
+        let ids: BTreeSet<_> = ours.keys().chain(theirs.keys()).copied().collect();
+        ids.into_iter()
+            .filter(|id| ours.get(id) != theirs.get(id))
+            .map(|id| format!("{id}: table {:?}, foca {:?}", ours.get(&id), theirs.get(&id)))
+            .collect()
     }
 }
 

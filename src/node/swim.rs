@@ -208,8 +208,8 @@ impl Node {
             self.ping = Some((*probe, to.id, now.mono_us));
             let timeout_us = self.health.probe_timeout_us(&self.config);
             self.timers.submit(now.mono_us + timeout_us, Timer::ProbeLate(*probe, to.id));
-            if now.mono_us >= self.hello_us && self.joined {
-                self.hello_us = now.mono_us + HELLO_INTERVAL_US;
+            if now.mono_us >= self.greetings.due_us && self.joined {
+                self.greetings.due_us = now.mono_us + HELLO_INTERVAL_US;
                 let digest = self.summary().first_chunk().copied().unwrap_or_default();
                 hello = Some(Hello { digest, unix_s: now.unix_ms / 1_000 });
             }

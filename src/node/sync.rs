@@ -28,8 +28,6 @@ const REJOIN_WAIT_MAX_US: u64 = 700_000;
 const REJOIN_SHARE_US: u64 = 100_000;
 /// Members told of in one push.
 const PUSH_MEMBERS_MAX: usize = 4_096;
-/// Members that a leaving node tells before it gives up hope of an acknowledgement.
-const LEAVE_PUSHES_MAX: usize = 12;
 /// Exchanges under way at once, at most: each is a TLS connection. Inquiries leave some of them free for state.
 const EXCHANGES_MAX: usize = 48;
 /// How long an exchange of state may take.
@@ -40,6 +38,25 @@ const REJOIN_PATIENCE_MS: u64 = 3_000;
 const DISAGREEMENTS_MAX: u32 = 2;
 /// Contacts tried at once while nobody is reached.
 const REJOIN_FANOUT: usize = 8;
+
+/// What greetings by datagram have shown.
+#[derive(Debug)]
+pub(super) struct Greetings {
+    /// When the next one is due.
+    pub(super) due_us: u64,
+    /// When one last agreed with this node's view, and how many have not since.
+    agreed_us: u64,
+    disagreements: u32,
+    /// When that last led to an exchange, and how long the next one has to wait.
+    synced_us: u64,
+    wait_us: u64,
+}
+
+impl Greetings {
+    pub(super) const fn new(now: Now) -> Self {
+        Self { due_us: now.mono_us, agreed_us: 0, disagreements: 0, synced_us: 0, wait_us: SYNC_WAIT_MIN_US }
+    }
+}
 
 /// Can anything be sent there?
 pub(super) fn is_usable(addr: SocketAddr) -> bool {
@@ -53,7 +70,7 @@ impl Node {
         self.timers.submit(now.mono_us + wait_us, Timer::Sync);
         let longest_us = self.config.sync_interval_ms * 1_000;
         // Greetings by datagram have shown that others know the same: no connection is needed.
-        let has_compared = self.sync_wait_us >= longest_us && self.agreed_us + longest_us > now.mono_us;
+        let has_compared = self.sync_wait_us >= longest_us && self.greetings.agreed_us + longest_us > now.mono_us;
         self.sync_wait_us = if self.health.is_udp_blocked() {
             SYNC_WAIT_MIN_US
         } else {
@@ -135,15 +152,17 @@ impl Node {
             return;
         }
         if self.summary().starts_with(&digest) {
-            self.agreed_us = now.mono_us;
-            self.disagreements = 0;
+            self.greetings.agreed_us = now.mono_us;
+            self.greetings.disagreements = 0;
             return;
         }
         // News may be on its way. If it does not arrive, it has to be fetched.
-        self.disagreements += 1;
-        if self.disagreements >= DISAGREEMENTS_MAX && now.mono_us >= self.greeting_sync_us + self.greeting_wait_us {
-            self.disagreements = 0;
-            self.greeting_sync_us = now.mono_us;
+        self.greetings.disagreements += 1;
+        if self.greetings.disagreements >= DISAGREEMENTS_MAX
+            && now.mono_us >= self.greetings.synced_us + self.greetings.wait_us
+        {
+            self.greetings.disagreements = 0;
+            self.greetings.synced_us = now.mono_us;
             if let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr) {
                 self.start_sync(addr, Some(sender));
             }
@@ -271,19 +290,6 @@ impl Node {
         }
     }
 
-    fn tell_another_of_leave(&mut self) {
-        if self.leave_told {
-            return;
-        }
-        let under_way = self.exchanges.values().any(|purpose| *purpose == Purpose::LeavePush);
-        if self.leave_pushes < LEAVE_PUSHES_MAX {
-            let target = self.choose(1);
-            self.push_own(&target);
-        } else if !under_way {
-            self.leave_done(false);
-        }
-    }
-
     fn synced(&mut self, now: Now, peer: Peer, members: Option<Vec<MemberEntry>>, decisions: Digest) {
         let known = match members {
             Some(theirs) => self.take_members(now, peer, theirs),
@@ -314,11 +320,11 @@ impl Node {
         }
         // Something was missing here: others may miss it too, and this node more. A difference that exchanges do not mend
         // is no reason for ever more of them.
-        self.greeting_wait_us = if self.revision != revision || !self.joined {
+        self.greetings.wait_us = if self.revision != revision || !self.joined {
             self.sync_wait_us = SYNC_WAIT_MIN_US;
             SYNC_WAIT_MIN_US
         } else {
-            self.greeting_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
+            self.greetings.wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
         };
         let pushes = known.map_or(&[][..], |_| lacking.as_slice()).chunks(PUSH_MEMBERS_MAX);
         for (addr, members) in known.into_iter().cycle().zip(pushes) {

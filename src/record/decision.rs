@@ -223,6 +223,29 @@ pub fn validate_label(key: &str, value: &str) -> Result<(), RecordError> {
     Ok(())
 }
 
+/// A decision in a line of a log: what, about whom, by whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a>(pub &'a Decision);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.verdict {
+            Verdict::Availability(availability) => write!(f, "availability {availability}")?,
+            Verdict::Role(role) => write!(f, "role {role}")?,
+            Verdict::Label(key, Some(value)) => write!(f, "label {key}={value}")?,
+            Verdict::Label(key, None) => write!(f, "no label {key}")?,
+            Verdict::Removed => f.write_str("removed")?,
+            Verdict::Token(role, _) => write!(f, "join token {role}")?,
+            Verdict::Other(number, name) => write!(f, "register {number} {name}")?,
+        }
+        match self.0.subject {
+            Subject::Cluster => f.write_str(" of the cluster")?,
+            Subject::Node(node) => write!(f, " of {node}")?,
+        }
+        write!(f, " by {}", self.0.stamp.signer)
+    }
+}
+
 /// All that has been decided about one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decided {
@@ -249,6 +272,12 @@ impl Decided {
             }
         }
         out
+    }
+
+    /// All decisions in it.
+    pub fn all(&self) -> impl Iterator<Item = &Decision> {
+        let single = [&self.availability, &self.role].into_iter().flatten();
+        single.chain(self.labels.values().map(|(_, decision)| decision)).map(|decision| &**decision)
     }
 
     /// The availability decided, if one was.

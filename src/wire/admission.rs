@@ -57,6 +57,8 @@ pub enum Reply {
         certificate: Vec<u8>,
         /// End of its validity, in milliseconds since the Unix epoch.
         expires_at_ms: u64,
+        /// For managers: what they know beside it.
+        manager: Option<ManagerSecrets>,
     },
     /// The answerer's tokens after taking in the asker's.
     Tokens(Vec<TokenRecord>),

@@ -215,6 +215,11 @@ impl SignedDecision {
         if certified.id == stamp.signer { Ok(certified) } else { Err(CredentialError::Name) }
     }
 
+    /// Where it is kept; none if it cannot be read.
+    pub fn slot(&self) -> Option<u64> {
+        self.decision().ok().map(|decision| slot_hash(&decision.slot()))
+    }
+
     /// Bytes for the disk: a batch of one.
     pub fn to_bytes(&self) -> Vec<u8> {
         let batch = Batch::all(std::iter::once(self));

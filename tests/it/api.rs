@@ -101,6 +101,9 @@ fn a_member_tells_of_itself_and_the_others() {
         "rtt_us",
         "degraded",
         "away_s",
+        "manager_status",
+        "labels",
+        "decisions",
         "self",
     ];
     assert_eq!(keys, BTreeSet::from(documented));
@@ -163,6 +166,9 @@ fn the_daemon_describes_its_api() {
         "/v1/join-tokens",
         "/v1/join-tokens/{role}",
         "/v1/join-tokens/{role}/rotate",
+        "/v1/members/{reference}/update",
+        "/v1/members/{reference}/remove",
+        "/v1/decisions",
         "/v1/health",
         "/openapi.json",
         "/metrics",

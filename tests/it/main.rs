@@ -16,6 +16,7 @@
 
 mod api;
 mod cluster;
+mod decisions;
 mod detector;
 mod dev;
 mod harness;

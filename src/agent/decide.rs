@@ -1,0 +1,132 @@
+//! Decisions of operators: from what the API was asked to what the protocol core signs.
+//!
+//! Not here: who may ask (`http`), and whether a decision counts (`node::decisions`).
+
+use std::time::{Duration, SystemTime};
+
+use super::daemon::Membership;
+use super::engine::DecideError;
+use super::keeper::KeepError;
+use super::unix_ms;
+use super::view::{find, members};
+use crate::api::{Member, Problem, ProblemKind, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
+use crate::node::{Order, OrderError};
+use crate::record::decision::{Subject, Verdict};
+use crate::record::{NodeId, Status};
+use crate::wire::decision::{Have, SignedDecision};
+
+/// Longest wait for confirmations.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+impl From<DecideError> for Problem {
+    fn from(error: DecideError) -> Self {
+        let detail = error.to_string();
+        let kind = match error {
+            DecideError::Order(OrderError::NotManager | OrderError::NotModest) => ProblemKind::NotManager,
+            DecideError::Order(OrderError::Invalid(_)) => ProblemKind::BadRequest,
+            DecideError::Order(OrderError::Unknown(_) | OrderError::Removed(_)) => ProblemKind::NotFound,
+            DecideError::Order(
+                OrderError::LastManager(_)
+                | OrderError::Labels(_)
+                | OrderError::Clock { .. }
+                | OrderError::Overtaken
+                | OrderError::Full,
+            ) => ProblemKind::Conflict,
+            DecideError::Keep(KeepError::Busy) => ProblemKind::Conflict,
+            DecideError::Keep(KeepError::Disk(_)) | DecideError::Stopped(_) => ProblemKind::Internal,
+        };
+        kind.problem(detail)
+    }
+}
+
+/// Decides about one node.
+///
+/// # Errors
+/// A problem; nothing was decided then.
+pub(super) async fn update(
+    membership: &Membership,
+    reference: &str,
+    request: UpdateRequest,
+) -> Result<UpdateResponse, Problem> {
+    let UpdateRequest { availability, role, labels_add, labels_rm, reason, deadline, wait } = request;
+    let node = find(members(membership).await?.members, reference)?.id;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let deadline_ms = deadline.as_deref().map(parse_deadline).transpose()?;
+    if let Some(key) = labels_rm.iter().find(|key| labels_add.contains_key(*key)) {
+        return Err(ProblemKind::BadRequest.problem(format!("label {key} is to be both set and taken away")));
+    }
+    let verdicts: Vec<_> = availability
+        .map(Verdict::Availability)
+        .into_iter()
+        .chain(role.map(Verdict::Role))
+        .chain(labels_add.into_iter().map(|(key, value)| Verdict::Label(key, Some(value))))
+        .chain(labels_rm.into_iter().map(|key| Verdict::Label(key, None)))
+        .collect();
+    if verdicts.is_empty() {
+        return Err(
+            ProblemKind::BadRequest.problem("nothing to decide: give availability, role, labels_add or labels_rm")
+        );
+    }
+    let order = |verdict| Order { subject: Subject::Node(node), verdict, reason: reason.clone(), deadline_ms };
+    let signed = membership.engine.decide(verdicts.into_iter().map(order).collect()).await?;
+    let unconfirmed = confirm(membership, &signed, wait).await?;
+    let member = find(members(membership).await?.members, &node.to_string())?;
+    Ok(UpdateResponse { member, unconfirmed })
+}
+
+/// Makes a node a member no more.
+///
+/// # Errors
+/// A problem; nothing was decided then.
+pub(super) async fn remove(
+    membership: &Membership,
+    reference: &str,
+    request: RemoveRequest,
+) -> Result<RemoveResponse, Problem> {
+    let RemoveRequest { force, reason, wait } = request;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let Member { id, status, hostname, is_self, .. } = find(members(membership).await?.members, reference)?;
+    let name = hostname.unwrap_or_else(|| id.to_string());
+    if is_self {
+        return Err(ProblemKind::Conflict
+            .problem(format!("{name} is this node: use 'gossipctl leave' here, or remove it on another manager")));
+    }
+    if !force && matches!(status, Status::Ready | Status::Suspect) {
+        return Err(ProblemKind::Conflict.problem(format!(
+            "node {name} is {status}: have it leave first ('gossipctl leave' there), or use --force to remove it all the same"
+        )));
+    }
+    let order = Order { subject: Subject::Node(id), verdict: Verdict::Removed, reason, deadline_ms: None };
+    let signed = membership.engine.decide(vec![order]).await?;
+    let unconfirmed = confirm(membership, &signed, wait).await?;
+    Ok(RemoveResponse { node_id: id, unconfirmed })
+}
+
+async fn confirm(
+    membership: &Membership,
+    signed: &[SignedDecision],
+    wait: Option<Duration>,
+) -> Result<Vec<NodeId>, Problem> {
+    let Some(wait) = wait else { return Ok(Vec::new()) };
+    let have = signed.iter().filter_map(|signed| {
+        let decision = signed.decision().ok()?;
+        Some(Have { slot: signed.slot()?, stamp: decision.stamp })
+    });
+    Ok(membership.engine.confirm(have.collect(), wait).await?)
+}
+
+fn parse_wait(text: &str) -> Result<Duration, Problem> {
+    humantime::parse_duration(text).ok().filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
+        ProblemKind::BadRequest.problem(format!("wait {text:?}: expected a duration up to 10m, such as 30s"))
+    })
+}
+
+fn parse_deadline(text: &str) -> Result<u64, Problem> {
+    let after = humantime::parse_duration(text).ok().and_then(|after| SystemTime::now().checked_add(after));
+    let at = after.or_else(|| humantime::parse_rfc3339_weak(text).ok());
+    at.map(unix_ms).ok_or_else(|| {
+        ProblemKind::BadRequest.problem(format!(
+            "deadline {text:?}: expected a duration such as 10m, or a time such as 2026-03-13T14:11:26Z"
+        ))
+    })
+}

@@ -1,0 +1,112 @@
+//! What operators decide: requests, and decisions as they are in force.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Member;
+use crate::record::{Availability, NodeId, Role};
+
+/// A decision that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Decision {
+    /// About which node; none: about the cluster.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    pub node: Option<NodeId>,
+    /// What was decided: `availability`, `role`, `label`, `removed`, `join-token`; a newer daemon may know others.
+    pub register: String,
+    /// The label's key, or the token's role.
+    pub key: Option<String>,
+    /// The value; none for a label that was taken away, and where there is nothing to show.
+    pub value: Option<String>,
+    /// The node that signed it.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub by: NodeId,
+    /// When, by that node's clock.
+    pub at: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Until when it is to be carried out: for the scheduler.
+    pub deadline: Option<String>,
+}
+
+/// `GET /v1/decisions`: all that stand, at one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Decisions {
+    /// The daemon's count of visible changes.
+    pub revision: u64,
+    /// By subject.
+    pub decisions: Vec<Decision>,
+}
+
+/// `POST /v1/members/{reference}/update`: decides about a node, all of it or nothing. Only managers decide; a worker may
+/// pause or drain itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct UpdateRequest {
+    /// Its availability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+    /// Its role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Labels to set.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels_add: BTreeMap<String, String>,
+    /// Keys of labels to take away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels_rm: Vec<String>,
+    /// Why; shown with the decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Until when it is to be carried out: a duration from now ("10m") or RFC 3339. For the scheduler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// Answer when all nodes that are not gone have it, or after this long ("30s", at most 10 minutes).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+}
+
+/// The answer to [`UpdateRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct UpdateResponse {
+    /// The node as it is listed now.
+    pub member: Member,
+    /// With `wait`: nodes that had not confirmed the decision when the time was up.
+    #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
+    pub unconfirmed: Vec<NodeId>,
+}
+
+/// `POST /v1/members/{reference}/remove`: the node is a member no more, its certificate is refused from then on, and its
+/// id is never let in again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct RemoveRequest {
+    /// Although it answers.
+    pub force: bool,
+    /// Why; shown to the node that is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// As in [`UpdateRequest`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+}
+
+/// The answer to [`RemoveRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct RemoveResponse {
+    /// The node that was removed.
+    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    pub node_id: NodeId,
+    /// With `wait`: nodes that had not confirmed the decision when the time was up.
+    #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
+    pub unconfirmed: Vec<NodeId>,
+}

@@ -1,0 +1,122 @@
+//! `gossipctl node update|promote|demote|rm`: what operators decide about nodes, one after the other as they are named.
+//!
+//! A node that cannot be decided about does not keep the others from it: it is told at the end. Not here: the arguments
+//! (`args`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::args::{NodesArgs, RmArgs, UpdateArgs, Why};
+use super::exit::{Exit, Failure, Outcome};
+use crate::api::{RemoveRequest, UpdateRequest};
+use crate::client::{Client, ClientError};
+use crate::record::{NodeId, Role};
+
+/// What `node update` decides.
+pub(super) async fn update(socket: &Path, args: UpdateArgs) -> Result<Outcome, Failure> {
+    let UpdateArgs { availability, role, label_add, label_rm, why, nodes } = args;
+    let request = UpdateRequest {
+        availability,
+        role,
+        labels_add: label_add.into_iter().collect::<BTreeMap<_, _>>(),
+        labels_rm: label_rm,
+        ..UpdateRequest::default()
+    };
+    if request == UpdateRequest::default() {
+        let what = "nothing to change: give --availability, --role, --label-add or --label-rm";
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    decide(socket, &nodes, &request, &why, |node| format!("{node}\n")).await
+}
+
+/// What `node promote` decides.
+pub(super) async fn promote(socket: &Path, args: NodesArgs) -> Result<Outcome, Failure> {
+    let request = UpdateRequest { role: Some(Role::Manager), ..UpdateRequest::default() };
+    decide(socket, &args.nodes, &request, &args.why, |node| {
+        format!("Node {node} promoted to a manager in the cluster.\n")
+    })
+    .await
+}
+
+/// What `node demote` decides.
+pub(super) async fn demote(socket: &Path, args: NodesArgs) -> Result<Outcome, Failure> {
+    let request = UpdateRequest { role: Some(Role::Worker), ..UpdateRequest::default() };
+    decide(socket, &args.nodes, &request, &args.why, |node| format!("Manager {node} demoted in the cluster.\n")).await
+}
+
+/// What `node rm` decides.
+pub(super) async fn rm(socket: &Path, args: RmArgs) -> Result<Outcome, Failure> {
+    let RmArgs { force, reason, wait, nodes } = args;
+    let client = Client::connect(socket).await?;
+    let mut outcome = Outcome::default();
+    for node in &nodes {
+        let request = RemoveRequest { force, reason: reason.clone(), wait: None };
+        match client.remove_member(node, &request, wait).await {
+            Ok(answer) => {
+                outcome.out.push_str(&format!("{node}\n"));
+                outcome.failures.extend(unconfirmed(node, &answer.unconfirmed));
+            }
+            Err(error) => note(&mut outcome, error)?,
+        }
+    }
+    Ok(outcome)
+}
+
+async fn decide(
+    socket: &Path,
+    nodes: &[String],
+    request: &UpdateRequest,
+    why: &Why,
+    done: impl Fn(&str) -> String,
+) -> Result<Outcome, Failure> {
+    let Why { reason, deadline, wait } = why;
+    let request = UpdateRequest { reason: reason.clone(), deadline: deadline.clone(), ..request.clone() };
+    let client = Client::connect(socket).await?;
+    let mut outcome = Outcome::default();
+    for node in nodes {
+        match client.update_member(node, &request, *wait).await {
+            Ok(answer) => {
+                outcome.out.push_str(&done(node));
+                outcome.failures.extend(unconfirmed(node, &answer.unconfirmed));
+            }
+            Err(error) => note(&mut outcome, error)?,
+        }
+    }
+    Ok(outcome)
+}
+
+/// The daemon's own trouble ends the command; a refusal is one node's matter.
+fn note(outcome: &mut Outcome, error: ClientError) -> Result<(), Failure> {
+    match error {
+        ClientError::Problem(_) => outcome.failures.push(error.into()),
+        // What was decided so far has to be said.
+        other if outcome.out.is_empty() => return Err(other.into()),
+        other => outcome.failures.push(other.into()),
+    }
+    Ok(())
+}
+
+fn unconfirmed(node: &str, missing: &[NodeId]) -> Option<Failure> {
+    if missing.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = missing.iter().map(NodeId::to_string).collect();
+    let what = format!(
+        "the decision about {node} is in force and spreads on, but these nodes have not confirmed it yet: {}",
+        names.join(", ")
+    );
+    Some(Failure::new(Exit::Failed, what))
+}
+
+/// Reads `KEY=VALUE`; the value may be empty.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    crate::record::decision::validate_label(key, value).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Reads how long to wait for confirmations.
+pub(super) fn wait(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error} (a duration is written like 30s or 2m)"))
+}

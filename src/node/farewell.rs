@@ -1,0 +1,89 @@
+//! Goodbyes: this node's own, and forgetting those who are gone.
+//!
+//! Not here: what others make of a goodbye (`records`), and removal by decision (`decide`).
+
+use super::timers::Timer;
+use super::{Cause, Config, Effect, Event, Node, Now, Purpose};
+use crate::record::{NodeId, NodeRecord, Status};
+
+/// How long a leave waits for a member to acknowledge it, in microseconds.
+const LEAVE_DEADLINE_US: u64 = 2_000_000;
+/// Members that a leaving node tells before it gives up hope of an acknowledgement.
+const LEAVE_PUSHES_MAX: usize = 12;
+/// Time between two sweeps for what is past retention, in microseconds.
+pub(super) const REAP_INTERVAL_US: u64 = 10_000_000;
+
+impl Node {
+    /// Changes this node's record for the last time in this life, and makes sure that somebody has it.
+    pub(super) fn say_goodbye(&mut self, now: Now, change: impl FnOnce(&mut NodeRecord)) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.inquiries.clear();
+        let before = self.own_member();
+        self.update_own_record(now, before, change);
+        let targets = self.choose(self.config.fanout.max(1));
+        if targets.is_empty() {
+            return self.leave_done(true);
+        }
+        self.timers.submit(now.mono_us + LEAVE_DEADLINE_US, Timer::LeaveDeadline);
+        self.push_own(&targets);
+    }
+
+    pub(super) fn leave_done(&mut self, acknowledged: bool) {
+        if self.leaving && !self.leave_told {
+            self.leave_told = true;
+            self.effect(Effect::Event(Event::LeaveDone { acknowledged }));
+        }
+    }
+
+    pub(super) fn tell_another_of_leave(&mut self) {
+        if self.leave_told {
+            return;
+        }
+        let under_way = self.exchanges.values().any(|purpose| *purpose == Purpose::LeavePush);
+        if self.leave_pushes < LEAVE_PUSHES_MAX {
+            let target = self.choose(1);
+            self.push_own(&target);
+        } else if !under_way {
+            self.leave_done(false);
+        }
+    }
+
+    pub(super) fn reap(&mut self, now: Now) {
+        self.timers.submit(now.mono_us + REAP_INTERVAL_US, Timer::Reap);
+        self.note_health(now);
+        self.drop_early_decisions(now);
+        let Config { left_retention_s, down_retention_s, .. } = self.config;
+        let expired: Vec<_> = self
+            .table
+            .iter()
+            .filter(|member| {
+                let retention_s = match member.status {
+                    Status::Left => left_retention_s,
+                    Status::Down => down_retention_s,
+                    Status::Ready | Status::Suspect => return false,
+                };
+                now.unix_ms.saturating_sub(member.since_ms) > retention_s.saturating_mul(1_000)
+            })
+            .map(|member| member.swim.identity.id)
+            .collect();
+        for id in expired {
+            self.forget_member(now, id, Cause::Retention);
+        }
+        self.table.remove_parked();
+        let table = &self.table;
+        self.channel.retain_senders(|id| table.knows(id));
+    }
+
+    /// Forgets a member that is not active, and has foca forget it.
+    pub(super) fn forget_member(&mut self, now: Now, id: NodeId, cause: Cause) {
+        if let Some(old) = self.table.remove(id) {
+            let forget = foca::Timer::RemoveDown(old.swim.identity);
+            self.drive(now, |foca, out| foca.handle_timer(forget, out));
+            self.spread.stop(&id);
+            self.tell(cause, Some(Box::new(old)), None);
+        }
+    }
+}
