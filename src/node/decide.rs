@@ -345,36 +345,48 @@ impl Node {
         self.arm_spread(now);
     }
 
-    /// Adds to a datagram the decisions that fit.
-    pub(super) fn add_decisions(&mut self, writer: &mut Writer) -> usize {
+    /// The decisions that are to be told next, the freshest first: as many as may go to one node in one round.
+    pub(super) fn next_decisions(&mut self) -> Vec<Slot> {
         // A rumour whose decision is gone would stand in front of the others for ever.
         let first = |news: &Spread<Slot>| news.next().next().cloned();
         while let Some(gone) = first(&self.decision_news).filter(|place| self.decisions.kept(place).is_none()) {
             self.decision_news.stop(&gone);
         }
         let decisions = &self.decisions;
-        let known = self.decision_news.next().map_while(|place| decisions.kept(place)).map(|held| &*held.signed);
-        let told = writer.decisions(known);
-        self.decision_news.told(told);
+        let known = self.decision_news.next().take_while(|place| decisions.kept(place).is_some());
+        known.take(DECISIONS_AT_ONCE).cloned().collect()
+    }
+
+    /// Adds to a datagram those of the decisions to be told next that fit.
+    pub(super) fn add_decisions(&mut self, writer: &mut Writer) -> usize {
+        let places = self.next_decisions();
+        self.write_decisions(writer, &places)
+    }
+
+    fn write_decisions(&mut self, writer: &mut Writer, places: &[Slot]) -> usize {
+        let kept = places.iter().map_while(|place| self.decisions.kept(place)).map(|held| &*held.signed);
+        let told = writer.decisions(kept);
+        self.decision_news.told_of(places.get(..told).unwrap_or_default());
         told
     }
 
-    /// More decisions than fit beside the records: in datagrams of their own, or over TCP if one is too large for that.
-    pub(super) fn send_decisions(&mut self, to: super::Identity) {
+    /// Decisions that did not fit beside the records: in datagrams of their own, or over TCP if one is too large for that.
+    pub(super) fn send_decisions(&mut self, to: super::Identity, mut places: &[Slot]) {
         for _ in 1..DATAGRAMS_AT_ONCE {
-            if self.decision_news.is_empty() {
+            if places.is_empty() {
                 return;
             }
             let mut writer = Writer::new(self.config.payload_bytes_max());
-            if self.add_decisions(&mut writer) == 0 {
-                let places: Vec<_> = self.decision_news.next().take(DECISIONS_AT_ONCE).cloned().collect();
+            let told = self.write_decisions(&mut writer, places);
+            if told == 0 {
                 let kept = places.iter().filter_map(|place| self.decisions.kept(place)).map(|held| &*held.signed);
                 let request = Request::Decided { decisions: Batch::all(kept) };
-                self.decision_news.told(places.len());
+                self.decision_news.told_of(places);
                 self.exchange(to.addr, Some(to.id), Purpose::Push, &request, PATIENCE_MS);
                 return;
             }
             self.send_payload(to, super::Kind::Decisions, writer);
+            places = places.get(told..).unwrap_or_default();
         }
     }
 
