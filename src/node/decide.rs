@@ -278,7 +278,10 @@ impl Node {
             );
             let Some(node) = node_of(change.key.subject) else { continue };
             match (&change.key.register, &change.new) {
-                (Register::Removed, Some(decision)) => self.obey_removal(now, node, decision),
+                (Register::Removed, Some(decision)) => {
+                    self.show_decided(node, cause);
+                    self.obey_removal(now, node, decision);
+                }
                 _ => self.show_decided(node, cause),
             }
         }
@@ -303,7 +306,6 @@ impl Node {
     /// A node is a member no more.
     fn obey_removal(&mut self, now: Now, node: NodeId, decision: &Arc<Decision>) {
         let cause = Cause::Decision(decision.stamp.signer);
-        self.table.set_decided(node, Decided::default());
         if node == self.identity().id {
             self.silent = true;
             self.inquiries.clear();
