@@ -221,6 +221,17 @@ impl Node {
         for node in nodes {
             self.table.set_decided(node, self.decisions.decided(node));
         }
+        // It ended before it had forgotten the cluster, or somebody put an old disk back.
+        if let Some(decision) = self.decisions.removal(self.identity().id).map(|held| Arc::clone(&held.decision)) {
+            self.fall_silent(decision);
+        }
+    }
+
+    /// This node is a member no more.
+    fn fall_silent(&mut self, decision: Arc<Decision>) {
+        self.silent = true;
+        self.inquiries.clear();
+        self.effect(Event::Removed(decision).into());
     }
 
     /// Takes in a decision, from whomever it came; says whether it was new.
@@ -307,9 +318,7 @@ impl Node {
     fn obey_removal(&mut self, now: Now, node: NodeId, decision: &Arc<Decision>) {
         let cause = Cause::Decision(decision.stamp.signer);
         if node == self.identity().id {
-            self.silent = true;
-            self.inquiries.clear();
-            return self.effect(Event::Removed(Arc::clone(decision)).into());
+            return self.fall_silent(Arc::clone(decision));
         }
         let Some(swim) = self.table.get(node).map(|member| member.swim) else { return };
         // It is to hear of it from somebody, and nobody will speak with it any more.
