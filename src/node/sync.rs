@@ -252,6 +252,11 @@ impl Node {
         purpose: Purpose,
         outcome: Result<(Peer, &[u8]), ExchangeError>,
     ) {
+        // Whoever was removed has no say any more, except that this node was.
+        let is_wrong = |(peer, bytes): &(Peer, &[u8])| {
+            self.decisions.removal(peer.id).is_some() && !matches!(Reply::from_bytes(bytes), Ok(Reply::Removed(_)))
+        };
+        let outcome = outcome.and_then(|from| if is_wrong(&from) { Err(ExchangeError::WrongPeer) } else { Ok(from) });
         if let Purpose::Inquiry(_) | Purpose::Errand(..) = purpose {
             if outcome.is_ok() {
                 self.heard(now);
