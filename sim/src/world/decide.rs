@@ -67,7 +67,7 @@ impl World {
             let Ok(decision) = signed.decision() else { continue };
             self.trace.bytes(&signed.to_bytes());
             self.host_mut(host).kept.insert(slot_hash(&decision.slot()), Arc::new(signed.clone()));
-            let waiting = self.reached(host);
+            let waiting = self.reached(host, &decision);
             let target = self.host(host);
             let certified = gossipd::wire::credential::Certified {
                 id: target.node_id,
@@ -114,14 +114,16 @@ impl World {
         others.filter(|other| matches!(self.status(host, *other), Some(Status::Ready | Status::Suspect))).collect()
     }
 
-    /// Those that a decision made on `host` should reach at once: they run, and nothing is cut on the way.
-    fn reached(&self, host: HostId) -> BTreeSet<HostId> {
+    /// Those that a decision made on `host` should reach at once: they run, nothing is cut on the way,
+    /// and they hold nothing later yet.
+    fn reached(&self, host: HostId, decision: &Decision) -> BTreeSet<HostId> {
         let is_open = |other: &HostId| {
             let target = self.host(*other);
             *other != host
                 && !target.is_paused
                 && !self.rulings.is_removed(target.node_id)
                 && self.net.is_open(host, *other, true)
+                && !self.holds(*other, decision)
         };
         self.living().filter(is_open).collect()
     }
