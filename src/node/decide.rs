@@ -14,7 +14,7 @@ use super::spread::Spread;
 use super::timers::Timer;
 use super::{Cause, Effect, Event, Node, Now, Peer, Purpose};
 use crate::record::decision::{
-    DRIFT_MS_MAX, Decided, Decision, DecisionKey, LABELS_MAX, Register, Slot, Stamp, Subject, Verdict,
+    DRIFT_MS_MAX, Decided, Decision, DecisionKey, Hlc, LABELS_MAX, Register, Slot, Stamp, Subject, Verdict,
 };
 use crate::record::{NodeId, RecordError, Role, Status};
 use crate::wire::datagram::Writer;
@@ -104,7 +104,9 @@ impl Node {
         let mut decisions = Vec::with_capacity(orders.len());
         let mut managers = self.manager_ids();
         for Order { subject, verdict, reason, deadline_ms } in orders {
-            let at = self.decisions.newest(self.fair_ms(now)).max(self.decided_at).next(now.unix_ms);
+            let seen = self.decisions.newest(self.fair_ms(now)).max(self.decided_at);
+            let seen = if self.config.has(super::Mutant::WallClock) { Hlc::default() } else { seen };
+            let at = seen.next(now.unix_ms);
             let stamp = Stamp { at, signer: self.identity().id };
             let decision = Decision { subject, verdict, reason, deadline_ms, stamp };
             self.check_order(now, &decision, &mut managers)?;
@@ -240,7 +242,9 @@ impl Node {
             Ok(Some(held)) => {
                 let (place, kept) = (held.decision.slot(), Arc::clone(&held.signed));
                 let outcome = self.decisions.insert(held);
-                self.effect(Effect::Keep { slot: slot_hash(&place), decision: kept });
+                if !self.config.has(super::Mutant::SkipKeep) {
+                    self.effect(Effect::Keep { slot: slot_hash(&place), decision: kept });
+                }
                 self.settle_decisions(now, outcome);
                 if spread && self.decisions.kept(&place).is_some() {
                     self.rumour_decision(now, place);
@@ -261,13 +265,17 @@ impl Node {
         if known.is_some_and(|held| held.decision.stamp == decision.stamp) {
             return Ok(None);
         }
-        self.decisions.judge(self.fair_ms(now), &decision)?;
+        match self.decisions.judge(self.fair_ms(now), &decision) {
+            Err(Refused::Stale) if self.config.has(super::Mutant::OlderDecision) => {}
+            Err(Refused::Early) if self.config.has(super::Mutant::AnyTime) => {}
+            judged => judged?,
+        }
         let certified = if self.config.has(super::Mutant::TrustUnsigned) {
             self.credential.certified()
         } else {
             signed.verify(self.cluster, &self.anchor, decision.stamp).map_err(|_| Refused::Forged)?
         };
-        if !self.decisions.admits(certified, &decision) {
+        if !self.decisions.admits(certified, &decision) && !self.config.has(super::Mutant::TrustDemoted) {
             return Err(Refused::NotEntitled);
         }
         Ok(Some(Held::new(signed, decision, certified)))
@@ -284,9 +292,11 @@ impl Node {
             let by = change.new.as_ref().or(change.old.as_ref()).map(|decision| decision.stamp.signer);
             let cause = by.map_or(Cause::Own, Cause::Decision);
             self.revision += 1;
-            self.effect(
-                Event::Decision { revision: self.revision, cause, old: change.old, new: change.new.clone() }.into(),
-            );
+            if !self.config.has(super::Mutant::SecretDecision) {
+                self.effect(
+                    Event::Decision { revision: self.revision, cause, old: change.old, new: change.new.clone() }.into(),
+                );
+            }
             let Some(node) = node_of(change.key.subject) else { continue };
             match (&change.key.register, &change.new) {
                 (Register::Removed, Some(decision)) => {
@@ -300,6 +310,9 @@ impl Node {
 
     /// What was decided about a node shows in its listing.
     fn show_decided(&mut self, node: NodeId, cause: Cause) {
+        if self.config.has(super::Mutant::StaleListing) {
+            return;
+        }
         let decided = self.decisions.decided(node);
         let me = self.identity().id;
         let before = (node == me).then(|| self.own_member());
@@ -458,9 +471,14 @@ impl Node {
         }
     }
 
+    /// Is that node a member no more?
+    pub(super) fn is_removed(&self, node: NodeId) -> bool {
+        self.decisions.removal(node).is_some() && !self.config.has(super::Mutant::HearRemoved)
+    }
+
     /// Answers a node that was removed: with the decision, and nothing else.
     pub(super) fn answer_removed(&self, peer: Peer) -> Option<Reply> {
-        let held = self.decisions.removal(peer.id)?;
+        let held = self.decisions.removal(peer.id).filter(|_| self.is_removed(peer.id))?;
         Batch::all(std::iter::once(&*held.signed)).pop().map(Reply::Removed)
     }
 

@@ -366,7 +366,7 @@ impl Node {
     /// May anything be believed of such an identity?
     pub(super) fn is_acceptable(&self, now: Now, identity: &Identity) -> bool {
         super::sync::is_usable(identity.addr)
-            && self.decisions.removal(identity.id).is_none()
+            && !self.is_removed(identity.id)
             && is_plausible(now, identity.generation)
             && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
     }

@@ -84,7 +84,8 @@ pub(super) struct Due {
     pub(super) standing: BTreeMap<DecisionKey, Arc<Decision>>,
     /// Those whose signers were not entitled any more.
     pub(super) void: BTreeSet<Stamp>,
-    /// Registers that lost a decision together with its signer's standing: what was there before may be gone.
+    /// Registers that may have lost what stands there: to a decision of a signer who had fallen, or to a removal that was
+    /// believed where nobody knew yet that its signer had.
     pub(super) contested: BTreeSet<DecisionKey>,
 }
 
@@ -200,7 +201,7 @@ impl Rulings {
             let Accepted { decision, certified, .. } = accepted;
             let key = decision.key();
             let is_kept = matches!(key.register, Register::Role | Register::Removed);
-            if !is_kept && self.has_fallen(decision) {
+            if !is_kept && self.may_be_gone(decision) {
                 due.contested.insert(key.clone());
             }
             if !entitled(&falls, *certified, decision) {
