@@ -115,7 +115,10 @@ impl Node {
 
     /// Has this node all of them, or something later?
     pub(super) fn has_all(&self, have: &[Have]) -> bool {
-        have.iter().all(|have| self.decisions.by_hash(have.slot).is_some_and(|held| held.decision.stamp >= have.stamp))
+        self.config.has(super::Mutant::YesMan)
+            || have
+                .iter()
+                .all(|have| self.decisions.by_hash(have.slot).is_some_and(|held| held.decision.stamp >= have.stamp))
     }
 
     pub(super) fn confirm_heard(&mut self, sender: NodeId, confirm: &Confirm) {

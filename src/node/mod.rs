@@ -453,7 +453,7 @@ impl Node {
     // ---- shared by the parts -------------------------------------------------------------------------------------
 
     fn handle_payload(&mut self, now: Now, sender: NodeId, payload: &[u8], len: usize) -> Result<(), DropCause> {
-        if self.decisions.removal(sender).is_some() {
+        if self.is_removed(sender) {
             return Err(DropCause::Removed);
         }
         let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;

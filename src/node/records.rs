@@ -101,14 +101,12 @@ impl Node {
         self.arm_spread(now);
     }
 
-    /// Adds to a datagram the rumours that fit: records, then decisions.
-    pub(super) fn add_rumours(&mut self, writer: &mut Writer) {
+    /// Adds to a datagram the rumours that fit: records, then decisions. Says how many decisions.
+    pub(super) fn add_rumours(&mut self, writer: &mut Writer) -> usize {
         if !self.spread.is_empty() {
             self.add_records(writer);
         }
-        if !self.decision_news.is_empty() {
-            self.add_decisions(writer);
-        }
+        if self.decision_news.is_empty() { 0 } else { self.add_decisions(writer) }
     }
 
     fn add_records(&mut self, writer: &mut Writer) {
@@ -181,8 +179,9 @@ impl Node {
     pub(super) fn spread_timer(&mut self, now: Now) {
         self.spread_armed = false;
         for to in self.choose(self.config.fanout) {
-            self.send_rumours(to);
-            self.send_decisions(to);
+            let decisions = self.next_decisions();
+            let told = self.send_rumours(to);
+            self.send_decisions(to, decisions.get(told..).unwrap_or_default());
         }
         // With nobody to tell, rumours wait until somebody is there.
         if !self.spread.is_empty() || !self.decision_news.is_empty() {
