@@ -174,6 +174,11 @@ impl Node {
 
     // ---- reading -----------------------------------------------------------------------------------------------------
 
+    /// How many decisions are kept.
+    pub fn decision_count(&self) -> usize {
+        self.decisions.len()
+    }
+
     /// All decisions that stand.
     pub fn decisions(&self) -> Vec<Arc<Decision>> {
         self.decisions.standing().cloned().collect()
