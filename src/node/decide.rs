@@ -488,9 +488,15 @@ impl Node {
     }
 
     pub(super) fn arm_spread(&mut self, now: Now) {
-        if !self.spread_armed {
-            self.spread_armed = true;
-            self.timers.submit(now.mono_us + self.config.coalesce_ms * 1_000, Timer::Spread);
+        // A new rumour does not wait for the next round of older ones, and rounds do not follow each other like hail.
+        let coalesce_us = self.config.coalesce_ms * 1_000;
+        self.spread_by((now.mono_us + coalesce_us).max(self.spread_us + 2 * coalesce_us));
+    }
+
+    pub(super) fn spread_by(&mut self, due_us: u64) {
+        if self.spread_due_us.is_none_or(|armed_us| due_us < armed_us) {
+            self.spread_due_us = Some(due_us);
+            self.timers.submit(due_us, Timer::Spread);
         }
     }
 }

@@ -114,7 +114,9 @@ pub struct Node {
     incarnation: u16,
 
     spread: Spread<NodeId>,
-    spread_armed: bool,
+    /// When the next round of rumours is due, if one is; an earlier timer is left over. And when the last one was.
+    spread_due_us: Option<u64>,
+    spread_us: u64,
     decisions: Decisions,
     decision_news: Spread<Slot>,
     /// When this node last decided something.
@@ -206,7 +208,8 @@ impl Node {
             seq: 1,
             incarnation: 0,
             spread: Spread::default(),
-            spread_armed: false,
+            spread_due_us: None,
+            spread_us: 0,
             decisions: Decisions::default(),
             decision_news: Spread::default(),
             decided_at: Hlc::default(),

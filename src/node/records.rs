@@ -177,7 +177,10 @@ impl Node {
     }
 
     pub(super) fn spread_timer(&mut self, now: Now) {
-        self.spread_armed = false;
+        if self.spread_due_us.take_if(|due_us| *due_us <= now.mono_us).is_none() {
+            return;
+        }
+        self.spread_us = now.mono_us;
         for to in self.choose(self.config.fanout) {
             let decisions = self.next_decisions();
             let told = self.send_rumours(to);
@@ -185,10 +188,9 @@ impl Node {
         }
         // With nobody to tell, rumours wait until somebody is there.
         if !self.spread.is_empty() || !self.decision_news.is_empty() {
-            self.spread_armed = true;
             // A few rumours hurry; many would only crowd each other.
             let hurry = if self.spread.len() + self.decision_news.len() <= HURRIED_MAX { 4 } else { 1 };
-            self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry, Timer::Spread);
+            self.spread_by(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry);
         }
     }
 
