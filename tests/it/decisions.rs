@@ -137,7 +137,9 @@ fn the_last_manager_stays_one_and_a_demoted_one_forgets_the_key() {
     let stored = |node: &Node| std::fs::read_to_string(node.state_dir().join("cluster.json")).unwrap();
     let has_key = |node: &Node| stored(node).contains("ca_key");
     wait_for("two to have the key", || if has_key(&nodes[1]) { Ok(()) } else { Err(String::new()) });
-    nodes[1].ctl(&["node", "demote", "one"]).ok();
+    let demoted = nodes[1].ctl(&["node", "demote", "one"]);
+    assert_eq!((demoted.code, demoted.out.as_str()), (0, "Manager one demoted in the cluster.\n"));
+    assert!(demoted.err.contains("has held the cluster's CA key"), "{demoted:?}");
     wait_for("one to have dropped the key", || if has_key(&nodes[0]) { Err(String::new()) } else { Ok(()) });
     nodes[0].ctl(&["node", "update", "--availability", "drain", "three"]).refused(1, &["this node is a worker"]);
     // The new manager admits.
