@@ -81,6 +81,12 @@ pub fn run_mutant(plan: &Plan, mutant: gossipd::node::Mutant) -> Outcome {
     run_with(plan, Config { mutant: Some(mutant), ..plan.profile.config() }, Logs::Off)
 }
 
+/// Runs `plan` with half of the nodes of a later version, and each of the other one after a restart.
+#[cfg(feature = "mutants")]
+pub fn run_mixed(plan: &Plan) -> Outcome {
+    run_with(plan, Config { is_later_version: true, ..plan.profile.config() }, Logs::Off)
+}
+
 fn run_with(plan: &Plan, config: Config, logs: Logs) -> Outcome {
     let mut run = Run::new(plan, config, logs);
     for (at_us, act) in timeline(plan) {

@@ -114,7 +114,8 @@ impl Node {
             decisions.push(decision);
         }
         self.check_labels(&decisions)?;
-        Ok(decisions.iter().map(|decision| SignedDecision::sign(decision, self.cluster, &self.credential)).collect())
+        let sign = if self.config.is_later() { SignedDecision::sign_as_later } else { SignedDecision::sign };
+        Ok(decisions.iter().map(|decision| sign(decision, self.cluster, &self.credential)).collect())
     }
 
     fn check_order(&self, now: Now, decision: &Decision, managers: &mut Vec<NodeId>) -> Result<(), OrderError> {

@@ -185,7 +185,7 @@ impl Node {
         rng.fill_bytes(&mut channel_seed);
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
-        let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
+        let envelope = records::own_envelope(&config, id, Version { generation, seq: 1 }, &record);
         let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
         let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {

@@ -98,6 +98,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Does this node write as a later version might?
+    #[inline]
+    pub(super) const fn is_later(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        {
+            self.is_later_version
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
+            false
+        }
+    }
+}
+
 impl Node {
     /// What the mutant of that name does.
     pub(super) fn trust_forged(&mut self, now: Now) {

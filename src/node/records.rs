@@ -7,7 +7,7 @@ use super::lives::is_plausible;
 use super::stats::Kind;
 use super::table::{Member, Swim};
 use super::timers::Timer;
-use super::{Cause, Mutant, Node, Now, Purpose};
+use super::{Cause, Config, Mutant, Node, Now, Purpose};
 use crate::record::{NodeId, NodeRecord, Status, Version};
 use crate::wire::datagram::{RecordEnvelope, SECTION_HEADER_BYTES, STUB_BYTES_MAX, Writer};
 use crate::wire::exchange::{Liveness, Request};
@@ -25,13 +25,19 @@ const FETCH_PATIENCE_MS: u64 = 3_000;
 /// Nodes asked at once, at most.
 const WANTED_AT_ONCE: usize = 16;
 
+/// This node's record, ready to travel.
+pub(super) fn own_envelope(config: &Config, id: NodeId, version: Version, record: &NodeRecord) -> RecordEnvelope {
+    let envelope = RecordEnvelope::new(id, version, record);
+    if config.is_later() { envelope.as_later() } else { envelope }
+}
+
 impl Node {
     /// Changes what this node says of itself and tells everybody; `old` is this node before the change.
     pub(super) fn update_own_record(&mut self, now: Now, old: Member, change: impl FnOnce(&mut NodeRecord)) {
         change(Arc::make_mut(&mut self.record));
         let Identity { id, generation, .. } = self.identity();
         self.seq = if self.envelope.version.generation == generation { self.seq + 1 } else { 1 };
-        self.envelope = RecordEnvelope::new(id, Version { generation, seq: self.seq }, &self.record);
+        self.envelope = own_envelope(&self.config, id, Version { generation, seq: self.seq }, &self.record);
         let new = self.own_member();
         self.tell(Cause::Own, Some(Box::new(old)), Some(Box::new(new)));
         self.rumour(now, id);

@@ -241,9 +241,12 @@ impl Node {
         told
     }
 
-    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, writer: Writer) {
+    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, mut writer: Writer) {
         if writer.is_empty() || self.silent {
             return;
+        }
+        if self.config.is_later() {
+            writer.later();
         }
         if let Ok(mut bytes) = self.channel.seal(to.id, &writer.finish()) {
             if self.config.has(Mutant::LongDatagram) && bytes.len() > self.config.datagram_bytes_max / 2 {

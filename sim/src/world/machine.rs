@@ -178,6 +178,11 @@ impl World {
         host.life += 1;
         host.started_us = now_us;
         host.disk = host.next_generation(now_us);
+        #[cfg(feature = "mutants")]
+        let config = gossipd::node::Config {
+            is_later_version: config.is_later_version && (id.index() as u64 + host.life).is_multiple_of(2),
+            ..config
+        };
         let start = Start {
             cluster,
             id: host.node_id,
