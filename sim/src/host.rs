@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use gossipd::node::{ExchangeError, ExchangeId, Identity, Now, Peer, Stats};
-use gossipd::record::{Availability, NodeId, NodeRecord, Role};
+use gossipd::record::{Availability, Details, NodeId, NodeRecord, Role};
 use gossipd::wire::decision::SignedDecision;
 
 use crate::brain::Brain;
@@ -323,5 +323,6 @@ pub(crate) fn record(name: &str, role: Role, addr: SocketAddr, now: Now) -> Node
         started_generation: 0,
         left: false,
         away_s: 0,
+        details: Details::default(),
     }
 }

@@ -309,7 +309,12 @@ async fn put_in_force(
     secrets: Option<ManagerSecrets>,
 ) -> Result<(), String> {
     trust.install(key, issued, secrets, SystemTime::now()).map_err(|e| e.to_string())?;
-    engine.command(Command::Credential(trust.credential())).await.map_err(|e| e.to_string())
+    let mut details = engine.query(|node| node.details()).await.map_err(|e| e.to_string())?;
+    details.certificate_expires_at_ms = trust.stored().certificate_expires_at_ms;
+    for command in [Command::Credential(trust.credential()), Command::Describe(Box::new(details))] {
+        engine.command(command).await.map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
 /// Tells all other managers this one's tokens and takes in theirs. Returns those that have not confirmed.

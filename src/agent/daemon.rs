@@ -32,7 +32,7 @@ use crate::api::{
 use crate::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use crate::node::{Command, Node, Start};
 use crate::record::decision::Decision;
-use crate::record::{NodeId, NodeRecord, Role, Status};
+use crate::record::{NodeId, Role, Status};
 use crate::wire::decision::SignedDecision;
 
 /// How long a join waits for the first full-state exchange before it answers all the same.
@@ -94,10 +94,11 @@ pub(super) struct Daemon {
     pub settings: Settings,
     /// Its metrics.
     pub recorder: Recorder,
-    state: SharedState,
+    /// The state directory.
+    pub state: SharedState,
     membership: RwLock<Option<Arc<Membership>>>,
-    /// Held while membership changes.
-    changing: AsyncMutex<()>,
+    /// Held while membership changes, or what is stored beside it.
+    pub changing: AsyncMutex<()>,
     is_stopping: watch::Sender<bool>,
     /// Told by the protocol task when this node is a member no more.
     removed: mpsc::Sender<Arc<Decision>>,
@@ -335,23 +336,6 @@ impl Daemon {
             }
         }
         (found, failures)
-    }
-
-    /// What this node says of itself in a new life.
-    fn own_record(&self, stored: &StoredCluster, addresses: Addresses, generation: u64) -> NodeRecord {
-        NodeRecord {
-            hostname: self.settings.hostname.clone(),
-            role: stored.role,
-            availability: stored.options.availability.unwrap_or(self.settings.availability),
-            data_path_addr: addresses.data_path,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            os: std::env::consts::OS.to_owned(),
-            arch: std::env::consts::ARCH.to_owned(),
-            joined_at_ms: stored.joined_at_ms,
-            started_generation: generation,
-            left: false,
-            away_s: 0,
-        }
     }
 
     fn start(

@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Raw
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,8 +27,8 @@ use super::view::{cluster_info, decision_view, degraded, filtered, find, members
 use super::{decide, metrics, rfc3339, unix_ms};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
-    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Problem, ProblemKind, RemoveRequest,
-    RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
+    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, Problem, ProblemKind,
+    RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::node;
 use crate::record::{NodeId, Role};
@@ -156,6 +156,7 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         list_tokens,
         get_token,
         rotate_token,
+        set_metadata,
         update_member,
         remove_member,
         list_decisions,
@@ -172,7 +173,7 @@ fn document() -> String {
 }
 
 /// All routes. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 16] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
@@ -182,6 +183,7 @@ const ROUTES: [(&str, &str); 15] = [
     ("get", "/v1/join-tokens"),
     ("get", "/v1/join-tokens/{role}"),
     ("post", "/v1/join-tokens/{role}/rotate"),
+    ("put", "/v1/self/metadata"),
     ("post", "/v1/members/{reference}/update"),
     ("post", "/v1/members/{reference}/remove"),
     ("get", "/v1/decisions"),
@@ -203,6 +205,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/join-tokens/{role}/rotate", post(rotate_token))
         .route("/v1/members/{reference}/update", post(update_member))
         .route("/v1/members/{reference}/remove", post(remove_member))
+        .route("/v1/self/metadata", put(set_metadata))
         .route("/v1/decisions", get(list_decisions))
         .route("/v1/health", get(health))
         .route("/openapi.json", get(openapi_json))
@@ -375,6 +378,18 @@ fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> 
         remote: membership.addresses().advertise,
         unconfirmed,
     })
+}
+
+/// Replace what programs have attached to this node; all nodes list it.
+#[utoipa::path(put, path = "/v1/self/metadata", request_body = Metadata,
+    responses((status = 200, description = "Stored, and on its way to all nodes.", body = Metadata), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn set_metadata(State(daemon): App, _: MayWrite, Body(request): Body<Metadata>) -> Answer<Metadata> {
+    uncancelled(async move {
+        daemon.set_metadata(request.metadata.clone()).await?;
+        Ok(request)
+    })
+    .await
 }
 
 /// All decisions that stand.

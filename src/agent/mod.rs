@@ -8,7 +8,7 @@
 //! | `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
-//! | `daemon`, `upkeep` | membership's life: resume, init, join, leave; what is done from time to time |
+//! | `daemon`, `own`, `upkeep` | membership's life: resume, init, join, leave; what this node says of itself; what is done from time to time |
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view`, `decide` | the local API |
 //!
@@ -19,6 +19,7 @@
 
 pub mod addr;
 mod admission;
+mod capacity;
 pub mod config;
 mod daemon;
 mod decide;
@@ -29,6 +30,7 @@ mod keeper;
 pub mod logging;
 pub mod metrics;
 mod net;
+mod own;
 mod roam;
 mod server;
 mod socket;

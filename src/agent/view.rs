@@ -5,7 +5,8 @@
 use super::daemon::Membership;
 use super::rfc3339;
 use crate::api::{
-    ClusterInfo, Decision, Degraded, ManagerStatus, Member, MemberFilter, Members, Platform, Problem, ProblemKind,
+    Capacity, ClusterInfo, Decision, Degraded, ManagerStatus, Member, MemberFilter, Members, Platform, Problem,
+    ProblemKind,
 };
 use crate::node;
 use crate::record::decision::{self as record, Subject, Verdict};
@@ -78,6 +79,7 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
         (false, false) => &[],
     };
     let record = record.as_deref();
+    let details = record.map(|record| &record.details);
     Member {
         id: swim.identity.id,
         hostname: record.map(|record| record.hostname.clone()),
@@ -93,6 +95,10 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
         version: record.map(|record| record.agent_version.clone()),
         platform: record.map(|record| Platform { os: record.os.clone(), arch: record.arch.clone() }),
         joined_at: record.map(|record| rfc3339(record.joined_at_ms)),
+        certificate_expires_at: details.map(|d| d.certificate_expires_at_ms).filter(|ms| *ms > 0).map(rfc3339),
+        capacity: details.filter(|d| d.cpus > 0).map(|d| Capacity { cpus: d.cpus, memory_bytes: d.memory_bytes }),
+        daemon_labels: details.map(|details| details.labels.clone()).unwrap_or_default(),
+        metadata: details.map(|details| details.metadata.clone()).unwrap_or_default(),
         generation: swim.identity.generation,
         incarnation: swim.incarnation,
         last_heard_ms: (heard_us > 0).then(|| now_us.saturating_sub(heard_us) / 1_000),

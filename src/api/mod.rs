@@ -160,6 +160,18 @@ pub struct Member {
     pub platform: Option<Platform>,
     /// When it joined the cluster.
     pub joined_at: Option<String>,
+    /// End of its certificate.
+    #[serde(default)]
+    pub certificate_expires_at: Option<String>,
+    /// What its machine has.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
+    /// Labels from its own configuration.
+    #[serde(default)]
+    pub daemon_labels: BTreeMap<String, String>,
+    /// What programs on it have attached to it.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
     /// This life of it.
     pub generation: u64,
     /// SWIM's incarnation within this life.
@@ -178,6 +190,25 @@ pub struct Member {
     /// It is the node that answers.
     #[serde(rename = "self")]
     pub is_self: bool,
+}
+
+/// What a machine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Capacity {
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// `PUT /v1/self/metadata`: replaces what programs have attached to this node. Up to 4,096 bytes together with its labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Metadata {
+    /// By key.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What a manager is to the others.

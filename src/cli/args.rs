@@ -56,6 +56,14 @@ Examples:
   Say where nodes are:
     gossipctl node update --label-add zone=fra1 --label-rm old swarm2 swarm3";
 
+const METADATA_EXAMPLES: &str = "\
+Examples:
+  Say what the scheduler on this node can take, and since when:
+    gossipctl metadata slots=12 scheduler=1.4.2
+
+  Take a word back:
+    gossipctl metadata --rm scheduler";
+
 const RM_EXAMPLES: &str = "\
 Examples:
   A node that is gone for good:
@@ -97,6 +105,9 @@ pub(super) enum Command {
     /// Look at nodes, and decide about them
     #[command(subcommand, disable_help_subcommand = true)]
     Node(NodeCommand),
+    /// Attach metadata to this node, for all nodes to see
+    #[command(after_help = METADATA_EXAMPLES)]
+    Metadata(MetadataArgs),
     /// Show the versions of this program and of the daemon
     Version(VersionArgs),
 }
@@ -300,6 +311,18 @@ pub(super) struct NodesArgs {
     pub(super) nodes: Vec<String>,
 }
 
+/// `metadata`.
+#[derive(Debug, Args)]
+pub(super) struct MetadataArgs {
+    /// Take an entry away; can be given several times
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) rm: Vec<String>,
+
+    /// Entries to set; without any, those that there are are shown
+    #[arg(value_name = "KEY=VALUE", value_parser = node::entry)]
+    pub(super) entries: Vec<(String, String)>,
+}
+
 /// `node rm`.
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
@@ -402,6 +425,7 @@ mod tests {
           join-token  Show, replace or revoke the token that lets nodes join
           members     List the nodes of the cluster
           node        Look at nodes, and decide about them
+          metadata    Attach metadata to this node, for all nodes to see
           version     Show the versions of this program and of the daemon
 
         Options:

@@ -67,6 +67,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Node(NodeCommand::Promote(args)) => node::promote(socket, args).await,
         Command::Node(NodeCommand::Demote(args)) => node::demote(socket, args).await,
         Command::Node(NodeCommand::Rm(args)) => node::rm(socket, args).await,
+        Command::Metadata(args) => node::metadata(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
     };
     done.unwrap_or_else(Outcome::from)

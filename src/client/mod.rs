@@ -24,7 +24,7 @@ pub use self::error::ClientError;
 use self::transport::{Answer, Limits};
 use crate::api::{
     Decisions, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken, LeaveRequest, LeaveResponse,
-    Member, MemberFilter, Members, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
+    Member, MemberFilter, Members, Metadata, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
     UpdateResponse,
 };
 use crate::record::Role;
@@ -130,6 +130,16 @@ impl Client {
         let request = RemoveRequest { wait: wait.map(milliseconds), ..request.clone() };
         let deadline = self.limits.cluster + wait.unwrap_or_default();
         self.post(&format!("/v1/members/{}/remove", percent_encode(reference)), &request, deadline).await
+    }
+
+    /// Replaces what programs have attached to this node.
+    ///
+    /// # Errors
+    /// A problem `bad-request` (too large), `forbidden`.
+    pub async fn set_metadata(&self, metadata: &Metadata) -> Result<Metadata, ClientError> {
+        let body = serde_json::to_vec(metadata).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let target = "/v1/self/metadata";
+        self.send(Method::PUT, target, Some(body), self.limits.request).await?.json(target)
     }
 
     /// All decisions that stand, at one revision.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::config::Config;
 use super::table::Member;
 use crate::record::decision::Decision;
-use crate::record::{ClusterId, NodeId, NodeRecord, Role};
+use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role};
 use crate::wire::Keyring;
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::decision::SignedDecision;
@@ -208,6 +208,8 @@ pub enum Command {
     Away(u16),
     /// Take in decisions that [`Node::handle_orders`](super::Node::handle_orders) has signed and that are on the disk now.
     Decided(Vec<SignedDecision>),
+    /// Say something else of this node; refused without a word if it breaks a limit.
+    Describe(Box<Details>),
     /// This node has a new certificate, perhaps with another role.
     Credential(Credential),
     /// From now on this node is to be reached there.

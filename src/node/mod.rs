@@ -67,7 +67,7 @@ use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
 use crate::record::decision::{Hlc, Slot};
-use crate::record::{ClusterId, NodeId, NodeRecord, Role, Status, Version};
+use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status, Version};
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
 use crate::wire::exchange::Liveness;
@@ -83,6 +83,8 @@ enum Purpose {
     LeavePush,
     /// Which decisions are lacking? The peer's address.
     Decisions(SocketAddr),
+    /// Records that are too large for a datagram.
+    Fetch,
     /// Has the peer what this question asks for?
     Confirm(u32),
     /// Does the subject of an inquiry answer?
@@ -120,6 +122,8 @@ pub struct Node {
     /// Questions who has certain decisions.
     waits: BTreeMap<u32, Wait>,
     missing: BTreeSet<NodeId>,
+    /// Large records being fetched: which version, and until when nobody else is asked for it.
+    fetching: BTreeMap<NodeId, (Version, u64)>,
     want_armed: bool,
 
     contacts: BTreeSet<SocketAddr>,
@@ -161,6 +165,14 @@ pub struct Node {
     revision: u64,
 }
 
+fn first_timers(now: Now, jitter_us: u64) -> Timers {
+    let mut timers = Timers::default();
+    timers.submit(now.mono_us, Timer::Rejoin);
+    timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
+    timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
+    timers
+}
+
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
@@ -172,11 +184,7 @@ impl Node {
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
         let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
-        let mut timers = Timers::default();
         let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
-        timers.submit(now.mono_us, Timer::Rejoin);
-        timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
-        timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
         let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
@@ -189,7 +197,7 @@ impl Node {
             credential: start.credential,
             rng,
             table: Table::default(),
-            timers,
+            timers: first_timers(now, jitter_us),
             effects: VecDeque::new(),
             stats: Stats::default(),
             started_ms: now.unix_ms,
@@ -204,6 +212,7 @@ impl Node {
             decided_at: Hlc::default(),
             waits: BTreeMap::new(),
             missing: BTreeSet::new(),
+            fetching: BTreeMap::new(),
             want_armed: false,
             contacts,
             exchanges: BTreeMap::new(),
@@ -291,6 +300,11 @@ impl Node {
         self.timers.next_us()
     }
 
+    /// What this node says of itself beside what gossip needs.
+    pub fn details(&self) -> Details {
+        self.record.details.clone()
+    }
+
     /// What this node thinks of itself.
     pub fn health(&self) -> Health {
         self.health.report()
@@ -366,6 +380,12 @@ impl Node {
             Command::Decided(decisions) => {
                 for signed in decisions {
                     self.take_decision(now, signed, true);
+                }
+            }
+            Command::Describe(details) => {
+                if *details != self.record.details && details.validate().is_ok() {
+                    let before = self.own_member();
+                    self.update_own_record(now, before, |record| record.details = *details);
                 }
             }
             Command::Credential(credential) => {
@@ -455,6 +475,7 @@ impl Node {
                         self.take_decision(now, signed, true);
                     }
                 }
+                Section::Stubs(stubs) => self.fetch(now, sender, &stubs),
                 Section::Confirm(confirm) => {
                     kind = Kind::Confirm;
                     self.confirm_heard(sender, &confirm);

@@ -226,7 +226,7 @@ impl Node {
         }
         // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
         if kind == Kind::TurnUndead {
-            writer.records(self.table.envelope(to.id).into_iter());
+            self.write_records(&mut writer, self.table.envelope(to.id).into_iter());
         } else {
             self.add_rumours(&mut writer);
         }

@@ -225,6 +225,7 @@ impl Node {
                 self.take_decisions(now, decisions);
                 Ok(Reply::Done)
             }
+            Request::Records { owners } => Ok(Reply::Records(self.records_of(&owners))),
             Request::Confirm { have } => Ok(Reply::Confirmed(self.has_all(&have))),
             Request::Alive => {
                 Ok(Reply::Alive { generation: self.identity().generation, incarnation: self.incarnation })
@@ -287,6 +288,11 @@ impl Node {
             (Purpose::Sync, Reply::State { members, decisions }) => self.synced(now, peer, members, decisions),
             (Purpose::Decisions(to), Reply::Decisions { decisions, wanted, more }) => {
                 self.decisions_compared(now, peer, to, (decisions, wanted, more));
+            }
+            (Purpose::Fetch, Reply::Records(records)) => {
+                for record in records {
+                    self.take_record(now, &record, true, Cause::Record);
+                }
             }
             (Purpose::Confirm(nonce), Reply::Confirmed(true)) => self.confirmed(peer.id, nonce),
             (Purpose::LeavePush, Reply::Done) => self.leave_done(true),

@@ -5,7 +5,7 @@ use foca::{Header, Member as Update, Message, State};
 use super::codec::Packet;
 use super::*;
 use crate::ca::fixture;
-use crate::record::{Availability, ClusterId};
+use crate::record::{Availability, ClusterId, Details};
 use crate::wire::Keyring;
 use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
 use crate::wire::exchange::{MemberEntry, Reply, Request};
@@ -45,6 +45,7 @@ fn record(n: u8) -> NodeRecord {
         started_generation: 1_700_000_000,
         left: false,
         away_s: 0,
+        details: Details::default(),
     }
 }
 

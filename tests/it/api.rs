@@ -104,6 +104,10 @@ fn a_member_tells_of_itself_and_the_others() {
         "manager_status",
         "labels",
         "decisions",
+        "certificate_expires_at",
+        "capacity",
+        "daemon_labels",
+        "metadata",
         "self",
     ];
     assert_eq!(keys, BTreeSet::from(documented));
@@ -168,6 +172,7 @@ fn the_daemon_describes_its_api() {
         "/v1/join-tokens/{role}/rotate",
         "/v1/members/{reference}/update",
         "/v1/members/{reference}/remove",
+        "/v1/self/metadata",
         "/v1/decisions",
         "/v1/health",
         "/openapi.json",

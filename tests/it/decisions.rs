@@ -218,6 +218,25 @@ fn waiting_says_who_has_not_confirmed() {
     update(&nodes[0], &["--availability", "active", "--wait", "two"]);
 }
 
+/// What programs attach to a node is far too large for a datagram, and reaches everybody all the same.
+#[test]
+fn four_kilobytes_of_metadata_reach_every_node() {
+    let mut nodes = cluster(&["one", "two", "three"]);
+    let large = "x".repeat(3_900);
+    assert_eq!(nodes[1].ctl(&["metadata", "slots=7", &format!("large={large}")]).ok().lines().count(), 2);
+    let id = nodes[1].id();
+    let all: Vec<&Node> = nodes.iter().collect();
+    listed_everywhere(&all, &id, "with metadata", |member| {
+        member.metadata.get("large") == Some(&large) && member.metadata.get("slots").is_some_and(|slots| slots == "7")
+    });
+    let too_much = format!("more={}", "y".repeat(400));
+    nodes[1].ctl(&["metadata", &too_much]).refused(1, &["are refused: up to 4096 bytes are allowed"]);
+    assert_eq!(nodes[1].ctl(&["metadata", "--rm", "large"]).ok(), "slots=7\n");
+    listed_everywhere(&all, &id, "without", |member| !member.metadata.contains_key("large"));
+    nodes[1].kill_and_start();
+    assert_eq!(nodes[1].ctl(&["metadata"]).ok(), "slots=7\n");
+}
+
 #[test]
 fn decisions_are_on_the_api() {
     let nodes = cluster(&["one", "two"]);
