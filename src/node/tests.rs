@@ -340,6 +340,29 @@ fn a_node_held_for_down_takes_a_new_life_once() {
 }
 
 #[test]
+fn whoever_may_not_renew_does_not_argue() {
+    let mut pair = Pair::new();
+    let turn_undead = |node: &Node| {
+        let header = Header { src: identity(2), src_incarnation: 0, dst: node.identity(), message: Message::TurnUndead };
+        let mut writer = Writer::new(1_000);
+        assert!(writer.swim(&Packet { header, updates: Vec::new() }.to_wire(1_000)));
+        writer.finish()
+    };
+    let exchanges = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Exchange { .. })).count();
+    let mut renewals = 0;
+    for _ in 0..100 {
+        let payload = turn_undead(&pair.node);
+        let effects = pair.hear(&payload);
+        let has_renewed = pair.node.stats().renewals > renewals;
+        renewals = pair.node.stats().renewals;
+        // The exchange ends in an announcement, to which another "you are down" is the answer.
+        assert_eq!(exchanges(&effects), usize::from(has_renewed));
+        assert!(has_renewed || effects.is_empty(), "{effects:?}");
+    }
+    assert!((1..100).contains(&renewals), "{renewals}");
+}
+
+#[test]
 fn a_late_node_is_no_witness_and_says_that_it_is_slow() {
     let mut pair = Pair::new();
     pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
