@@ -343,7 +343,8 @@ fn a_node_held_for_down_takes_a_new_life_once() {
 fn whoever_may_not_renew_does_not_argue() {
     let mut pair = Pair::new();
     let turn_undead = |node: &Node| {
-        let header = Header { src: identity(2), src_incarnation: 0, dst: node.identity(), message: Message::TurnUndead };
+        let header =
+            Header { src: identity(2), src_incarnation: 0, dst: node.identity(), message: Message::TurnUndead };
         let mut writer = Writer::new(1_000);
         assert!(writer.swim(&Packet { header, updates: Vec::new() }.to_wire(1_000)));
         writer.finish()
