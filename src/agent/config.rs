@@ -3,6 +3,7 @@
 //! Strength rises: built-in default, file, environment, flag. An unknown key is an error; so is a value out of range.
 //! Nothing is bound, opened or made before all of it is valid.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use super::addr::{AddrSpec, InterfaceAddr, Remote};
 use crate::api::{DEFAULT_PORT, DEFAULT_SOCKET};
 use crate::node::{Config as Protocol, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
-use crate::record::{AWAY_S_MAX, Availability, RecordError, validate_hostname};
+use crate::record::{AWAY_S_MAX, Availability, Details, RecordError, validate_hostname};
 
 /// Where the daemon keeps its state when nobody says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/gossipd";
@@ -157,6 +158,7 @@ struct File {
     availability: Option<String>,
     on_terminate: Option<String>,
     restart_grace: Option<String>,
+    labels: BTreeMap<String, String>,
     api: ApiTable,
     join: JoinTable,
     log: LogTable,
@@ -315,6 +317,8 @@ pub struct Settings {
     pub on_terminate: OnTerminate,
     /// Seconds within which a daemon that stops is expected back; 0: it stops without a word.
     pub restart_grace_s: u16,
+    /// What this node says of itself, for whoever places tasks.
+    pub labels: BTreeMap<String, String>,
     /// The API's socket.
     pub socket: PathBuf,
     /// The socket's group; none: `gossipd` if there is such a group.
@@ -399,6 +403,7 @@ impl Settings {
             availability: Given::in_file("availability", file.availability).parsed()?.unwrap_or_default(),
             on_terminate: on_terminate.parsed()?.unwrap_or(OnTerminate::Stop),
             restart_grace_s: restart_grace.checked(restart_grace_s)?.unwrap_or(RESTART_GRACE_S_DEFAULT),
+            labels: checked_labels(file.labels)?,
             socket: overrides.socket.or(file.api.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             socket_group: file.api.group,
             socket_mode: file.api.mode.map_or(Ok(0o660), |mode| socket_mode(&mode))?,
@@ -449,6 +454,14 @@ impl Given {
 
     fn parsed<T: FromStr<Err: ToString>>(self) -> Result<Option<T>, ConfigError> {
         self.checked(str::parse)
+    }
+}
+
+fn checked_labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
+    let details = Details { labels, ..Details::default() };
+    match details.validate() {
+        Ok(()) => Ok(details.labels),
+        Err(error) => Err(value("labels", "", error)),
     }
 }
 
@@ -525,6 +538,7 @@ mod tests {
             ("profile = \"fast\"", "profile = \"fast\": expected lan, wan or local"),
             ("listen_addr = \"10.0.0\"", "listen_addr = \"10.0.0\": \"10.0.0\" is neither an IP address nor"),
             ("hostname = \"a b\"", "hostname = \"a b\": \"a b\" is not a host name"),
+            ("[labels]\n\"a b\" = \"x\"", "label key \"a b\" is refused"),
             ("restart_grace = \"soon\"", "restart_grace = \"soon\": "),
             ("restart_grace = \"2h\"", "restart_grace = \"2h\": expected at most 3600s"),
             ("[api]\nmode = \"0666\"", "api.mode = \"0666\": everybody"),

@@ -15,7 +15,9 @@ use tokio::time::{sleep, timeout};
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
 use super::config::{OnTerminate, Settings};
-use super::engine::{Clock, Engine, Progress};
+use super::engine::{Clock, Engine, Progress, Shell};
+use super::hub::Hub;
+use super::lead::Leadership;
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
 use super::roam::{Roaming, SharedAddresses, Wanted};
@@ -25,6 +27,7 @@ use super::token::Token;
 use super::trust::{self, NewMembership, SharedState, Trust, TrustError, lock};
 use super::upkeep::{maintain, save_contacts};
 use super::{RunError, rfc3339};
+use crate::api::watch::CloseReason;
 use crate::api::{
     DEFAULT_PORT, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveResponse, NodeOptions, Problem,
     ProblemKind,
@@ -32,7 +35,7 @@ use crate::api::{
 use crate::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
 use crate::node::{Command, Node, Start};
 use crate::record::decision::Decision;
-use crate::record::{NodeId, NodeRecord, Role, Status};
+use crate::record::{NodeId, Role, Status};
 use crate::wire::decision::SignedDecision;
 
 /// How long a join waits for the first full-state exchange before it answers all the same.
@@ -52,6 +55,10 @@ pub(super) struct Membership {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
+    /// Who leads, as published from here.
+    pub leadership: Arc<Leadership>,
+    /// The changes that it has told.
+    pub hub: Arc<Hub>,
     addresses: SharedAddresses,
     /// There was nobody to exchange state with at the start.
     pub is_first: bool,
@@ -60,7 +67,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    async fn stop(&self) {
+    async fn stop(&self, reason: CloseReason) {
+        self.hub.close(reason);
         self.stop.send_replace(true);
         let tasks = std::mem::take(&mut *lock(&self.tasks));
         for task in tasks {
@@ -94,10 +102,11 @@ pub(super) struct Daemon {
     pub settings: Settings,
     /// Its metrics.
     pub recorder: Recorder,
-    state: SharedState,
+    /// The state directory.
+    pub state: SharedState,
     membership: RwLock<Option<Arc<Membership>>>,
-    /// Held while membership changes.
-    changing: AsyncMutex<()>,
+    /// Held while membership changes, or what is stored beside it.
+    pub changing: AsyncMutex<()>,
     is_stopping: watch::Sender<bool>,
     /// Told by the protocol task when this node is a member no more.
     removed: mpsc::Sender<Arc<Decision>>,
@@ -337,6 +346,27 @@ impl Daemon {
         (found, failures)
     }
 
+    /// The protocol core of a new life.
+    fn node(&self, trust: &Trust, addresses: Addresses, contacts: Vec<SocketAddr>, life: NewLife) -> Node {
+        let NewLife { clock, generation, seed, decisions } = life;
+        let stored = trust.stored();
+        let start = Start {
+            cluster: stored.cluster_id,
+            id: self.me(),
+            generation,
+            addr: addresses.advertise,
+            record: self.own_record(&stored, addresses, generation),
+            keyring: trust.keyring(),
+            anchor: trust.anchor(),
+            credential: trust.credential(),
+            decisions,
+            seed,
+            contacts,
+            config: self.settings.protocol.clone(),
+        };
+        Node::new(start, clock.now())
+    }
+
     fn start(
         &self,
         trust: Trust,
@@ -345,52 +375,24 @@ impl Daemon {
         contacts: Vec<SocketAddr>,
         life: NewLife,
     ) -> Arc<Membership> {
-        let NewLife { clock, generation, seed, decisions } = life;
-        let now = clock.now();
-        let StoredCluster { cluster_id, role, joined_at_ms, options, certificate_expires_at_ms, .. } = trust.stored();
+        let StoredCluster { role, options, certificate_expires_at_ms, .. } = trust.stored();
         metrics::certificate_expiry(certificate_expires_at_ms);
         let is_first = contacts.is_empty();
-        let node = Node::new(
-            Start {
-                cluster: cluster_id,
-                id: self.me(),
-                generation,
-                addr: addresses.advertise,
-                record: NodeRecord {
-                    hostname: self.settings.hostname.clone(),
-                    role,
-                    availability: options.availability.unwrap_or(self.settings.availability),
-                    data_path_addr: addresses.data_path,
-                    agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                    os: std::env::consts::OS.to_owned(),
-                    arch: std::env::consts::ARCH.to_owned(),
-                    joined_at_ms,
-                    started_generation: generation,
-                    left: false,
-                    away_s: 0,
-                },
-                keyring: trust.keyring(),
-                anchor: trust.anchor(),
-                credential: trust.credential(),
-                decisions,
-                seed,
-                contacts,
-                config: self.settings.protocol.clone(),
-            },
-            now,
-        );
+        let (clock, generation) = (life.clock, life.generation);
+        let node = self.node(&trust, addresses, contacts, life);
         let trust = Arc::new(trust);
         let (stop, stopped) = watch::channel(false);
         let Sockets { udp, tcp, addr } = sockets;
-        let (engine, engine_task) = Engine::spawn(
-            node,
+        let hub = Arc::new(Hub::new(node.revision()));
+        let shell = Shell {
             clock,
             udp,
-            Arc::clone(&trust),
-            Arc::clone(&self.state),
-            self.removed.clone(),
-            stopped.clone(),
-        );
+            trust: Arc::clone(&trust),
+            state: Arc::clone(&self.state),
+            hub: Arc::clone(&hub),
+            removed: self.removed.clone(),
+        };
+        let (engine, engine_task) = Engine::spawn(node, shell, stopped.clone());
         let shared: SharedAddresses = Arc::new(Mutex::new(addresses));
         let service =
             Arc::new(Service { trust: Arc::clone(&trust), engine: engine.clone(), addresses: Arc::clone(&shared) });
@@ -409,7 +411,16 @@ impl Daemon {
             tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
         }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
-        let membership = Arc::new(Membership { trust, engine, addresses: shared, is_first, stop, tasks });
+        let membership = Arc::new(Membership {
+            trust,
+            engine,
+            leadership: Arc::default(),
+            hub,
+            addresses: shared,
+            is_first,
+            stop,
+            tasks,
+        });
         self.set_membership(Some(Arc::clone(&membership)));
         membership
     }
@@ -432,7 +443,7 @@ impl Daemon {
             }
         }
         let acknowledged = say_goodbye(&membership).await;
-        membership.stop().await;
+        membership.stop(CloseReason::Left).await;
         self.set_membership(None);
         membership.trust.retire().map_err(|error| {
             internal(format!("this node has left, but a restart would bring it back into the cluster: {error}"))
@@ -453,7 +464,7 @@ impl Daemon {
             decision.stamp.signer
         );
         tracing::error!(by = %decision.stamp.signer, at, reason = decision.reason, "removed from the cluster");
-        membership.stop().await;
+        membership.stop(CloseReason::Removed).await;
         self.set_membership(None);
         *lock(&self.expelled) = Some(why);
         let forgotten = membership.trust.retire().map_err(|error| error.to_string());
@@ -487,7 +498,7 @@ impl Daemon {
             }
         }
         save_contacts(&membership.engine, &self.state, &mut Vec::new()).await;
-        membership.stop().await;
+        membership.stop(CloseReason::Shutdown).await;
         self.set_membership(None);
     }
 

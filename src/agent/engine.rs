@@ -20,13 +20,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
+use super::hub::Hub;
 use super::keeper::{KeepError, Keeper, Ordered, Written};
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::udp::Udp;
-use super::{metrics, unix_ms};
+use super::{metrics, unix_ms, view};
 use crate::node::{
-    Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Order, OrderError, Peer,
+    Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Order, OrderError, Peer,
 };
 use crate::record::decision::{Decision, Words};
 use crate::record::{NodeId, Status};
@@ -105,32 +106,42 @@ pub(super) struct Engine {
     progress: watch::Receiver<Progress>,
 }
 
+/// What the protocol task is surrounded by.
+pub(super) struct Shell {
+    /// Both clocks.
+    pub clock: Clock,
+    /// The socket for datagrams.
+    pub udp: Udp,
+    /// Certificates.
+    pub trust: Arc<Trust>,
+    /// The state directory.
+    pub state: SharedState,
+    /// Where changes are told.
+    pub hub: Arc<Hub>,
+    /// Told when this node is a member no more.
+    pub removed: mpsc::Sender<Arc<Decision>>,
+}
+
 impl Engine {
     /// Starts the task. It ends when `stop` becomes true or is dropped.
-    pub(super) fn spawn(
-        node: Node,
-        clock: Clock,
-        udp: Udp,
-        trust: Arc<Trust>,
-        state: SharedState,
-        removed: mpsc::Sender<Arc<Decision>>,
-        stop: watch::Receiver<bool>,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(super) fn spawn(node: Node, shell: Shell, stop: watch::Receiver<bool>) -> (Self, tokio::task::JoinHandle<()>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
         let (progress_sender, progress) = watch::channel(Progress::default());
+        let Shell { clock, udp, trust, state, hub, removed } = shell;
         let keeper = Keeper::new(lock(&state).vault());
         let task = Task {
+            keeper,
             node,
             clock,
             udp,
             trust,
             state,
+            hub,
             inputs: receiver,
             // Held weakly, so that the channel's end can be seen.
             sender: inputs.downgrade(),
             progress: progress_sender,
             courtesy: Courtesy::default(),
-            keeper,
             removed,
             unpersisted: None,
             failed_exchanges: VecDeque::new(),
@@ -280,6 +291,7 @@ struct Task {
     udp: Udp,
     trust: Arc<Trust>,
     state: SharedState,
+    hub: Arc<Hub>,
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::WeakSender<Input>,
     progress: watch::Sender<Progress>,
@@ -473,7 +485,7 @@ impl Task {
 
     fn tell(&self, event: Event) {
         match event {
-            Event::Member { cause, old, new, .. } => {
+            Event::Member { revision, cause, old, new } => {
                 let Some(member) = new.as_deref().or(old.as_deref()) else { return };
                 let hostname = member.record.as_ref().map_or("-", |record| record.hostname.as_str());
                 let place = |member: &Member| (member.status, member.swim.identity);
@@ -484,7 +496,7 @@ impl Task {
                 let after = new.as_ref().map_or("forgotten", |new| new.status.word());
                 let id = member.swim.identity.id;
                 let address = member.swim.identity.addr;
-                let cause = cause.word();
+                let (why, cause) = (cause, cause.word());
                 if before == after {
                     tracing::debug!(node = %id, hostname, %address, status = after, cause, "member changed");
                 } else if member.status == Status::Suspect {
@@ -492,11 +504,14 @@ impl Task {
                 } else {
                     tracing::info!(node = %id, hostname, %address, before, after, cause, "member status");
                 }
+                self.publish(revision, why, old, new);
             }
-            Event::Decision { old, new, .. } => {
-                if let Some(decision) = new.or(old) {
-                    tracing::info!(decision = %Words(&decision), "decided");
+            Event::Decision { revision, cause, old, new } => {
+                if let Some(decision) = new.as_ref().or(old.as_ref()) {
+                    tracing::info!(decision = %Words(decision), stands = new.is_some(), "decided");
                 }
+                let values = (old.as_deref(), new.as_deref());
+                self.hub.publish(view::decided(revision, self.clock.now().unix_ms, cause, values));
                 self.progress.send_modify(|progress| progress.decisions += 1);
             }
             Event::Removed(decision) => {
@@ -527,6 +542,13 @@ impl Task {
                 "another node uses this node's id, perhaps from a cloned disk: remove the state directory of one of them and join it again"
             ),
         }
+    }
+
+    /// Appends to the history. Whoever watches takes it from there in its own time.
+    fn publish(&self, revision: u64, cause: Cause, old: Option<Box<Member>>, new: Option<Box<Member>>) {
+        let values = (old.map(|old| *old), new.map(|new| *new));
+        let me = self.node.identity().id;
+        self.hub.publish(view::change(revision, self.clock.now().unix_ms, cause, values, me));
     }
 }
 

@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Raw
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,12 +23,13 @@ use super::admission::sync_managers;
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, uses_left};
-use super::view::{cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
+use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{decide, metrics, rfc3339, unix_ms};
+use crate::api::watch::{Line, WatchQuery};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
-    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Problem, ProblemKind, RemoveRequest,
-    RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
+    JoinToken, LeaderLine, LeaderRequest, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata,
+    Problem, ProblemKind, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::node;
 use crate::record::{NodeId, Role};
@@ -150,12 +151,15 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         get_self,
         list_members,
         get_member,
+        watch_all,
         init,
         join,
         leave,
         list_tokens,
         get_token,
         rotate_token,
+        set_metadata,
+        lead,
         update_member,
         remove_member,
         list_decisions,
@@ -172,16 +176,19 @@ fn document() -> String {
 }
 
 /// All routes. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 18] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
+    ("get", "/v1/watch"),
     ("post", "/v1/cluster/init"),
     ("post", "/v1/cluster/join"),
     ("post", "/v1/cluster/leave"),
     ("get", "/v1/join-tokens"),
     ("get", "/v1/join-tokens/{role}"),
     ("post", "/v1/join-tokens/{role}/rotate"),
+    ("post", "/v1/leader"),
+    ("put", "/v1/self/metadata"),
     ("post", "/v1/members/{reference}/update"),
     ("post", "/v1/members/{reference}/remove"),
     ("get", "/v1/decisions"),
@@ -195,6 +202,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/self", get(get_self))
         .route("/v1/members", get(list_members))
         .route("/v1/members/{reference}", get(get_member))
+        .route("/v1/watch", get(watch_all))
         .route("/v1/cluster/init", post(init))
         .route("/v1/cluster/join", post(join))
         .route("/v1/cluster/leave", post(leave))
@@ -203,6 +211,8 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/join-tokens/{role}/rotate", post(rotate_token))
         .route("/v1/members/{reference}/update", post(update_member))
         .route("/v1/members/{reference}/remove", post(remove_member))
+        .route("/v1/leader", post(lead))
+        .route("/v1/self/metadata", put(set_metadata))
         .route("/v1/decisions", get(list_decisions))
         .route("/v1/health", get(health))
         .route("/openapi.json", get(openapi_json))
@@ -271,7 +281,7 @@ async fn list_members(
     RawQuery(query): RawQuery,
     filter: Result<Query<MemberFilter>, QueryRejection>,
 ) -> Answer<Members> {
-    refuse_unknown_keys(query.as_deref().unwrap_or_default())?;
+    refuse_unknown_keys(query.as_deref(), &FILTER_KEYS)?;
     let Query(filter) = filter.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
     let membership = daemon.member()?;
     Ok(Json(filtered(members(&membership).await?, &filter)?))
@@ -284,6 +294,28 @@ async fn list_members(
 async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Member> {
     let membership = daemon.member()?;
     find(members(&membership).await?.members, &reference).map(Json)
+}
+
+/// What happens, as it happens: newline-delimited JSON.
+///
+/// First `hello`; then an `item` for each object, or with `since` the changes that were missed; `synced`; and from then on
+/// each `change` once, in order, its revision one above that of the change before, and a `heartbeat` when nothing
+/// happens. The highest revision told is the `since` to resume from. Of the values, what changes without a revision is
+/// blank: `last_heard_ms`, `rtt_us`, `incarnation`, `degraded`.
+#[utoipa::path(get, path = "/v1/watch", params(WatchQuery),
+    responses((status = 200, description = "One of these on each line.", body = Line, content_type = "application/x-ndjson"),
+        (status = 410, description = "`since` cannot be resumed from: it is older than the history, of an earlier life of the daemon, or in the future.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many programs watch as may.", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn watch_all(
+    State(daemon): App,
+    RawQuery(query): RawQuery,
+    asked: Result<Query<WatchQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    refuse_unknown_keys(query.as_deref(), &super::watch::KEYS)?;
+    let Query(asked) = asked.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
+    super::watch::open(&*daemon.member()?, asked).await
 }
 
 /// Whether the daemon does its work.
@@ -377,6 +409,28 @@ fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> 
     })
 }
 
+/// Replace what programs have attached to this node; all nodes list it.
+#[utoipa::path(put, path = "/v1/self/metadata", request_body = Metadata,
+    responses((status = 200, description = "Stored, and on its way to all nodes.", body = Metadata), (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn set_metadata(State(daemon): App, _: MayWrite, Body(request): Body<Metadata>) -> Answer<Metadata> {
+    uncancelled(async move {
+        daemon.set_metadata(request.metadata.clone()).await?;
+        Ok(request)
+    })
+    .await
+}
+
+/// Publish that the scheduler on this node leads, for as long as this connection lasts.
+#[utoipa::path(post, path = "/v1/leader", request_body = LeaderRequest,
+    responses((status = 200, description = "One of these on each line, until the connection ends or a later term is published from this node.",
+            body = LeaderLine, content_type = "application/x-ndjson"),
+        (status = "default", description = "A problem (RFC 9457).", body = Problem,
+            content_type = "application/problem+json")))]
+async fn lead(State(daemon): App, _: MayWrite, Body(request): Body<LeaderRequest>) -> Result<Response, Problem> {
+    super::lead::lead(&*daemon.member()?, &request).await
+}
+
 /// All decisions that stand.
 #[utoipa::path(get, path = "/v1/decisions",
     responses((status = 200, description = "The decisions.", body = Decisions), (status = "default", description = "A problem (RFC 9457).", body = Problem,
@@ -466,7 +520,7 @@ async fn rotate_token(
         return Err(ProblemKind::BadRequest.problem("max_uses 0: nobody could join; use revoke for that"));
     }
     let membership = daemon.member()?;
-    membership.trust.rotate(role, revoke, expires_at_ms, max_uses)?;
+    decide::rotate_token(&membership, role, revoke, expires_at_ms, max_uses).await?;
     let unconfirmed = sync_managers(&membership.trust, &membership.engine).await;
     token_view(&membership, role, unconfirmed).map(Json)
 }
@@ -505,7 +559,8 @@ mod tests {
                 assert!(!description.is_empty(), "{method} {path} {status} has no description");
                 let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
                 let expected = match (status.as_str(), path) {
-                    ("default", _) => api::PROBLEM_JSON,
+                    ("default" | "410", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,
+                    (_, "/v1/watch" | "/v1/leader") => api::watch::NDJSON,
                     (_, "/metrics") => METRICS_TEXT,
                     _ => "application/json",
                 };

@@ -53,10 +53,15 @@ const UNDEAD_WITHHELD: &str = "gossipd_undead_messages_withheld_total";
 const UPDATES_FILTERED: &str = "gossipd_updates_filtered_total";
 const UPDATES_REFUSED: &str = "gossipd_updates_refused_total";
 const RECORDS_REFUSED: &str = "gossipd_records_refused_total";
+const DECISIONS: &str = "gossipd_decisions";
+const DECISIONS_REFUSED: &str = "gossipd_decisions_refused_total";
 const SWIM_ERRORS: &str = "gossipd_swim_errors_total";
 const EXCHANGES: &str = "gossipd_exchanges_total";
 const QUEUE_DEPTH: &str = "gossipd_queue_depth";
 const REVISION: &str = "gossipd_revision";
+const WATCHERS: &str = "gossipd_watchers";
+const WATCH_LINES: &str = "gossipd_watch_lines_total";
+const WATCHERS_LAGGED: &str = "gossipd_watchers_lagged_total";
 const CONNECTIONS: &str = "gossipd_connections_total";
 const ADMISSIONS: &str = "gossipd_admissions_total";
 const CERTIFICATE_EXPIRY: &str = "gossipd_certificate_expiry_timestamp_seconds";
@@ -88,10 +93,20 @@ pub const ALL: &[Metric] = &[
     row(UPDATES_FILTERED, Kind::Counter, &[], "membership updates received that were no news"),
     row(UPDATES_REFUSED, Kind::Counter, &[], "membership updates refused: unusable, implausible or too many"),
     row(RECORDS_REFUSED, Kind::Counter, &[], "node records refused because they break a limit"),
+    row(DECISIONS, Kind::Gauge, &[], "operators' decisions kept"),
+    row(
+        DECISIONS_REFUSED,
+        Kind::Counter,
+        &["cause"],
+        "decisions refused: forged, by a signer without the right, stale, ahead of the clock",
+    ),
     row(SWIM_ERRORS, Kind::Counter, &[], "errors inside the SWIM library"),
     row(EXCHANGES, Kind::Counter, &["result"], "state exchanges started, failed, answered"),
     row(QUEUE_DEPTH, Kind::Gauge, &["queue"], "entries in the protocol's queues"),
-    row(REVISION, Kind::Gauge, &[], "visible changes since the start"),
+    row(REVISION, Kind::Gauge, &[], "number of the last visible change; it never repeats"),
+    row(WATCHERS, Kind::Gauge, &[], "programs that watch the event stream"),
+    row(WATCH_LINES, Kind::Counter, &[], "lines of the event stream made for them"),
+    row(WATCHERS_LAGGED, Kind::Counter, &[], "times one of them was too slow and was cut off"),
     row(CONNECTIONS, Kind::Counter, &["result"], "TCP connections accepted, refused by a limit, failed"),
     row(ADMISSIONS, Kind::Counter, &["result"], "join requests admitted and refused by this manager"),
     row(CERTIFICATE_EXPIRY, Kind::Gauge, &[], "end of this node's certificate, in seconds since the Unix epoch"),
@@ -119,6 +134,9 @@ impl Recorder {
             counter!(UDP_ERRORS, "direction" => direction, "error" => "none").increment(0);
         }
         counter!(DATAGRAMS_REFUSED).increment(0);
+        gauge!(WATCHERS).set(0.0);
+        counter!(WATCH_LINES).increment(0);
+        counter!(WATCHERS_LAGGED).increment(0);
         Ok(Self(handle))
     }
 
@@ -168,6 +186,10 @@ pub fn copy_from(node: &Node) {
     counter!(UPDATES_FILTERED).absolute(stats.updates_filtered);
     counter!(UPDATES_REFUSED).absolute(stats.updates_refused);
     counter!(RECORDS_REFUSED).absolute(stats.records_refused);
+    for (cause, count) in stats.decisions_refused() {
+        counter!(DECISIONS_REFUSED, "cause" => cause.label()).absolute(count);
+    }
+    gauge!(DECISIONS).set(node.decision_count() as f64);
     counter!(SWIM_ERRORS).absolute(stats.swim_errors);
     counter!(EXCHANGES, "result" => "started").absolute(stats.exchanges_started);
     counter!(EXCHANGES, "result" => "failed").absolute(stats.exchanges_failed);
@@ -193,6 +215,21 @@ pub fn connection(result: &'static str) {
 /// What became of a join request.
 pub fn admission(result: &'static str) {
     counter!(ADMISSIONS, "result" => result).increment(1);
+}
+
+/// A program begins or ends to watch.
+pub fn watcher(begins: bool) {
+    gauge!(WATCHERS).increment(if begins { 1.0 } else { -1.0 });
+}
+
+/// So many lines were made for one that watches.
+pub fn watch_lines(count: u64) {
+    counter!(WATCH_LINES).increment(count);
+}
+
+/// One that watches was too slow.
+pub fn watcher_lagged() {
+    counter!(WATCHERS_LAGGED).increment(1);
 }
 
 /// This node's certificate ends then.

@@ -8,9 +8,12 @@
 //! | `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine` | the one task that owns the protocol core |
-//! | `daemon`, `upkeep` | membership's life: resume, init, join, leave; what is done from time to time |
+//! | `daemon`, `own`, `upkeep` | membership's life: resume, init, join, leave; what this node says of itself; what is done from time to time |
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view`, `decide` | the local API |
+//! | `socket`, `http`, `view` | the local API |
+//! | `lead`, `lines` | who leads; answers without end |
+//! | `hub`, `watch` | the event stream: the history, kept once, and one reader of it |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
 //! contacts); the look at this machine's addresses, where one may change; the API server. All run on one thread; they share `trust::Trust` behind short locks and
@@ -19,16 +22,21 @@
 
 pub mod addr;
 mod admission;
+mod capacity;
 pub mod config;
 mod daemon;
 mod decide;
 mod engine;
 mod hex;
 mod http;
+mod hub;
 mod keeper;
+mod lead;
+mod lines;
 pub mod logging;
 pub mod metrics;
 mod net;
+mod own;
 mod roam;
 mod server;
 mod socket;
@@ -41,6 +49,7 @@ mod udp;
 mod upkeep;
 mod vault;
 mod view;
+mod watch;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -52,7 +61,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::config::{ConfigError, OnTerminate, Overrides, Settings};
 use self::daemon::Daemon;
@@ -184,7 +193,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
     let (removed, mut removals) = mpsc::channel(1);
     let daemon = Arc::new(Daemon::new(settings, state, recorder, removed));
     daemon.resume().await?;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
     let api = tokio::spawn(http::serve(listener, Arc::clone(&daemon), stopped.clone()));
     if let Some(listener) = metrics_listener {
         tokio::spawn(http::serve_metrics(listener, Arc::clone(&daemon), stopped.clone()));

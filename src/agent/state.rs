@@ -5,11 +5,13 @@
 //! node.json      node id, generation
 //! cluster.json   membership: CA, certificate, keys, and on managers the CA key and tokens. Its presence *is* membership
 //! contacts.json  where others were last seen
+//! metadata.json  what local programs have attached to this node
 //! decisions.redb what operators have decided (see `vault`)
 //! ```
 //! Every other file is replaced as a whole: written beside its place, synced, renamed over it, and the directory synced. So a
 //! crash or a full disk at any instant leaves the old content or the new one. All files are 0600, the directory 0700.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ use crate::wire::admission::TokenRecord;
 const NODE_FILE: &str = "node.json";
 const CLUSTER_FILE: &str = "cluster.json";
 const CONTACTS_FILE: &str = "contacts.json";
+const METADATA_FILE: &str = "metadata.json";
 const LOCK_FILE: &str = "lock";
 /// Written into each file; another number is refused rather than misread.
 const FORMAT: u32 = 1;
@@ -70,6 +73,12 @@ struct NodeFile {
 struct ContactsFile {
     format: u32,
     contacts: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct MetadataFile {
+    format: u32,
+    metadata: BTreeMap<String, String>,
 }
 
 /// A datagram key on the disk.
@@ -245,8 +254,30 @@ impl StateDir {
     pub(super) fn remove_cluster(&self) -> Result<(), StateError> {
         remove(&self.path.join(CLUSTER_FILE))?;
         remove(&self.path.join(CONTACTS_FILE))?;
-        self.vault.clear()?;
+        // Without its cluster none of them verifies any more: what cannot be removed does no harm.
+        if let Err(error) = self.vault.clear() {
+            tracing::warn!(%error, "decisions of the former cluster are still on the disk");
+        }
         sync_dir(&self.path)
+    }
+
+    /// What local programs have attached to this node. A damaged file counts as nothing, and is said.
+    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
+        match read::<MetadataFile>(&self.path.join(METADATA_FILE)) {
+            Ok(file) => file.map(|file| file.metadata).unwrap_or_default(),
+            Err(error) => {
+                tracing::error!(%error, "this node's metadata is lost: set it again");
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Stores what local programs attach to this node.
+    ///
+    /// # Errors
+    /// [`StateError`]; the old metadata stays.
+    pub(super) fn save_metadata(&self, metadata: BTreeMap<String, String>) -> Result<(), StateError> {
+        write(&self.path, METADATA_FILE, &MetadataFile { format: FORMAT, metadata })
     }
 
     /// Where others were last seen. A damaged file counts as none: it only speeds things up.

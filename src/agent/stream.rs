@@ -32,8 +32,8 @@ const MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 const STRANGER_DEADLINE: Duration = Duration::from_secs(3);
 /// All deadlines of a request together: the patience of whoever has no reason to have less.
 pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(26);
-/// Largest reply from a member: the state of a cluster of 65,536 nodes.
-const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest reply from a member: the state of a cluster of 65,536 nodes, or of 10,000 whose records are as large as may be.
+const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest request of a member: one push.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest message from a stranger: a join request.

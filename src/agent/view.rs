@@ -1,11 +1,13 @@
-//! From what the node knows to what the API says: this node, its health, the nodes it lists, filters and names.
+//! From what the node knows to what the API says: this node, its health, the nodes it lists, changes, filters and names.
 //!
 //! Not here: routes and permissions (`http`).
 
 use super::daemon::Membership;
 use super::rfc3339;
+use crate::api::watch::{Cause, Change, Values};
 use crate::api::{
-    ClusterInfo, Decision, Degraded, ManagerStatus, Member, MemberFilter, Members, Platform, Problem, ProblemKind,
+    Capacity, ClusterInfo, Decision, Degraded, ManagerStatus, Member, MemberFilter, Members, Platform, Problem,
+    ProblemKind,
 };
 use crate::node;
 use crate::record::decision::{self as record, Subject, Verdict};
@@ -64,6 +66,13 @@ pub(super) async fn members(membership: &Membership) -> Result<Members, Problem>
         membership.engine.query(|node| (node.revision(), node.identity().id, node.members(), node.health())).await?;
     let now_us = membership.engine.clock.now().mono_us;
     let mut members: Vec<_> = listed.into_iter().map(|member| view(member, me, &health, now_us)).collect();
+    let leads = |member: &Member| member.manager_status == Some(ManagerStatus::Leader);
+    let leader = members.iter().filter(|member| leads(member)).max_by_key(|member| (member.leader_term, member.id));
+    let leader = leader.map(|member| member.id);
+    // Two lead for a moment, when one takes over: the later term counts.
+    for member in members.iter_mut().filter(|member| leads(member) && Some(member.id) != leader) {
+        member.manager_status = Some(ManagerStatus::Reachable);
+    }
     members.sort_by(|a, b| (&a.hostname, a.id).cmp(&(&b.hostname, b.id)));
     Ok(Members { revision, members })
 }
@@ -78,6 +87,7 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
         (false, false) => &[],
     };
     let record = record.as_deref();
+    let details = record.map(|record| &record.details);
     Member {
         id: swim.identity.id,
         hostname: record.map(|record| record.hostname.clone()),
@@ -87,12 +97,17 @@ fn view(member: node::Member, me: NodeId, health: &node::Health, now_us: u64) ->
         availability,
         role,
         manager_status,
+        leader_term: details.and_then(|details| details.leader_term),
         labels: decided.labels.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect(),
         decisions: decided.all().map(decision_view).collect(),
         data_path_addr: record.map(|record| record.data_path_addr),
         version: record.map(|record| record.agent_version.clone()),
         platform: record.map(|record| Platform { os: record.os.clone(), arch: record.arch.clone() }),
         joined_at: record.map(|record| rfc3339(record.joined_at_ms)),
+        certificate_expires_at: details.map(|d| d.certificate_expires_at_ms).filter(|ms| *ms > 0).map(rfc3339),
+        capacity: details.filter(|d| d.cpus > 0).map(|d| Capacity { cpus: d.cpus, memory_bytes: d.memory_bytes }),
+        daemon_labels: details.map(|details| details.labels.clone()).unwrap_or_default(),
+        metadata: details.map(|details| details.metadata.clone()).unwrap_or_default(),
         generation: swim.identity.generation,
         incarnation: swim.incarnation,
         last_heard_ms: (heard_us > 0).then(|| now_us.saturating_sub(heard_us) / 1_000),
@@ -109,7 +124,9 @@ fn manager_status(member: &node::Member) -> Option<ManagerStatus> {
     if !holds_the_key || member.role() != Some(Role::Manager) {
         return None;
     }
+    let leads = member.record.as_ref().is_some_and(|record| record.details.leader_term.is_some());
     Some(match member.status {
+        Status::Ready | Status::Suspect if leads => ManagerStatus::Leader,
         Status::Ready | Status::Suspect => ManagerStatus::Reachable,
         Status::Down | Status::Left => ManagerStatus::Unreachable,
     })
@@ -141,7 +158,62 @@ pub(super) fn decision_view(decision: &record::Decision) -> Decision {
     }
 }
 
-fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
+/// A node as the stream tells it: without all that changes unseen (see `api::watch`).
+pub(super) fn told(member: node::Member, me: NodeId) -> Member {
+    let member = view(member, me, &node::Health::default(), 0);
+    Member { incarnation: 0, last_heard_ms: None, rtt_us: None, degraded: Vec::new(), ..member }
+}
+
+/// A change as the stream tells it.
+pub(super) fn change(
+    revision: u64,
+    time_ms: u64,
+    cause: node::Cause,
+    (old, new): (Option<node::Member>, Option<node::Member>),
+    me: NodeId,
+) -> Change {
+    let value = |member: Option<node::Member>| member.map(|member| Box::new(told(member, me)));
+    let what = Values::Members { old: value(old), new: value(new) };
+    let (cause, by) = reason(cause);
+    Change { revision, time: rfc3339(time_ms), cause, by, what }
+}
+
+/// A change of what is decided, as the stream tells it.
+pub(super) fn decided(
+    revision: u64,
+    time_ms: u64,
+    cause: node::Cause,
+    (old, new): (Option<&record::Decision>, Option<&record::Decision>),
+) -> Change {
+    let value = |decision: Option<&record::Decision>| decision.map(|decision| Box::new(decision_view(decision)));
+    let what = Values::Decisions { old: value(old), new: value(new) };
+    let (cause, by) = reason(cause);
+    Change { revision, time: rfc3339(time_ms), cause, by, what }
+}
+
+/// The cause in the API's words, and who was it.
+const fn reason(cause: node::Cause) -> (Cause, Option<NodeId>) {
+    let cause = match cause {
+        node::Cause::Gossip => Cause::Gossip,
+        node::Cause::Contact => Cause::Contact,
+        node::Cause::Exchange => Cause::Exchange,
+        node::Cause::ProbeTimeout => Cause::ProbeTimeout,
+        node::Cause::Left => Cause::Left,
+        node::Cause::Record => Cause::Record,
+        node::Cause::Refuted => Cause::Refuted,
+        node::Cause::Returned => Cause::Returned,
+        node::Cause::Retention => Cause::Retention,
+        node::Cause::Own => Cause::Own,
+        node::Cause::Decision(by) => return (Cause::Decision, Some(by)),
+    };
+    (cause, None)
+}
+
+/// The comma-separated words of one key of a query.
+///
+/// # Errors
+/// A word that there is not.
+pub(super) fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
     text.map_or("", String::as_str)
         .split(',')
         .filter(|word| !word.is_empty())
@@ -174,21 +246,22 @@ pub(super) fn filtered(all: Members, filter: &MemberFilter) -> Result<Members, P
 }
 
 /// The keys of [`MemberFilter`].
-const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
+pub(super) const FILTER_KEYS: [&str; 5] = ["status", "role", "availability", "name", "id"];
 
 /// serde's own message for an unknown key would not say what the keys are.
 ///
 /// # Errors
 /// A key that there is not, or that is given twice.
-pub(super) fn refuse_unknown_keys(query: &str) -> Result<(), Problem> {
+pub(super) fn refuse_unknown_keys(query: Option<&str>, known: &[&str]) -> Result<(), Problem> {
     let keys: Vec<&str> = query
+        .unwrap_or_default()
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key))
         .collect();
     for (place, key) in keys.iter().enumerate() {
-        if !FILTER_KEYS.contains(key) {
-            let known = FILTER_KEYS.join(", ");
+        if !known.contains(key) {
+            let known = known.join(", ");
             return Err(ProblemKind::BadRequest.problem(format!("there is no filter {key:?}; filters are {known}")));
         }
         if keys.iter().take(place).any(|before| before == key) {
@@ -237,9 +310,9 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = all.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, FILTER_KEYS.into_iter().collect());
         for good in ["", "status=ready,down&role=worker", "name="] {
-            assert!(refuse_unknown_keys(good).is_ok(), "{good}");
+            assert!(refuse_unknown_keys(Some(good), &FILTER_KEYS).is_ok(), "{good}");
         }
-        let detail = |query| refuse_unknown_keys(query).unwrap_err().detail;
+        let detail = |query| refuse_unknown_keys(Some(query), &FILTER_KEYS).unwrap_err().detail;
         assert_eq!(
             detail("status=ready&colour=red"),
             "there is no filter \"colour\"; filters are status, role, availability, name, id"

@@ -9,11 +9,15 @@
 mod decide;
 
 use std::collections::BTreeMap;
+pub mod watch;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::decide::{Decision, Decisions, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
+pub use self::decide::{
+    Decision, Decisions, LeaderLine, LeaderRequest, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse,
+};
 use crate::record::{Availability, ClusterId, NodeId, Role, Status};
 
 /// Where the daemon listens when nobody says otherwise.
@@ -112,7 +116,7 @@ pub struct ClusterInfo {
     pub managers: usize,
     /// Members known that have not left, this node included.
     pub nodes: usize,
-    /// This daemon's count of visible changes.
+    /// The number of the daemon's last visible change (see [`watch`]).
     pub revision: u64,
     /// As in [`Health`].
     #[serde(default)]
@@ -145,6 +149,9 @@ pub struct Member {
     /// For managers that hold the cluster's key: whether they are reached.
     #[serde(default)]
     pub manager_status: Option<ManagerStatus>,
+    /// The term in which the scheduler on it says to lead. Of two that say so, the later term counts.
+    #[serde(default)]
+    pub leader_term: Option<u64>,
     /// Its labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -160,6 +167,18 @@ pub struct Member {
     pub platform: Option<Platform>,
     /// When it joined the cluster.
     pub joined_at: Option<String>,
+    /// End of its certificate.
+    #[serde(default)]
+    pub certificate_expires_at: Option<String>,
+    /// What its machine has.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
+    /// Labels from its own configuration.
+    #[serde(default)]
+    pub daemon_labels: BTreeMap<String, String>,
+    /// What programs on it have attached to it.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
     /// This life of it.
     pub generation: u64,
     /// SWIM's incarnation within this life.
@@ -178,6 +197,25 @@ pub struct Member {
     /// It is the node that answers.
     #[serde(rename = "self")]
     pub is_self: bool,
+}
+
+/// What a machine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Capacity {
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// `PUT /v1/self/metadata`: replaces what programs have attached to this node. Up to 4,096 bytes together with its labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct Metadata {
+    /// By key.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What a manager is to the others.
@@ -218,7 +256,7 @@ pub struct Platform {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Members {
-    /// The daemon's count of visible changes.
+    /// The number of the daemon's last visible change: what follows it can be watched (see [`watch`]).
     pub revision: u64,
     /// By host name, then id.
     pub members: Vec<Member>,
@@ -454,13 +492,17 @@ pub enum ProblemKind {
     Refused,
     /// No member could be reached.
     Unreachable,
+    /// The history asked for is not there: the caller takes the snapshot.
+    Gone,
+    /// The daemon serves as many callers as it can. Later it may work.
+    Busy,
     /// The daemon failed. Its fault.
     Internal,
 }
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -471,6 +513,8 @@ impl ProblemKind {
         Self::Conflict,
         Self::Refused,
         Self::Unreachable,
+        Self::Gone,
+        Self::Busy,
         Self::Internal,
     ];
 
@@ -486,6 +530,8 @@ impl ProblemKind {
             Self::Conflict => ("conflict", 409, "not possible now"),
             Self::Refused => ("refused", 422, "refused by the cluster"),
             Self::Unreachable => ("unreachable", 502, "no member reached"),
+            Self::Gone => ("gone", 410, "history not there"),
+            Self::Busy => ("busy", 503, "too busy"),
             Self::Internal => ("internal", 500, "internal error"),
         }
     }

@@ -12,7 +12,8 @@ use super::exit::Exit;
 use super::filter::{self, Condition};
 use super::node;
 use crate::api::DEFAULT_SOCKET;
-use crate::record::{Availability, Role};
+use crate::api::watch::Topic;
+use crate::record::{Availability, Role, Status};
 
 const INIT_EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,14 @@ Examples:
   Say where nodes are:
     gossipctl node update --label-add zone=fra1 --label-rm old swarm2 swarm3";
 
+const METADATA_EXAMPLES: &str = "\
+Examples:
+  Say what the scheduler on this node can take, and since when:
+    gossipctl metadata slots=12 scheduler=1.4.2
+
+  Take a word back:
+    gossipctl metadata --rm scheduler";
+
 const RM_EXAMPLES: &str = "\
 Examples:
   A node that is gone for good:
@@ -63,6 +72,20 @@ Examples:
 
   A machine that is not to be trusted any more, though it answers:
     gossipctl node rm --force --reason 'compromised' swarm3";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  Follow what happens:
+    gossipctl watch
+
+  Nodes that fail or come back, for a program:
+    gossipctl watch --filter status=down --format ndjson | jq -c 'select(.type == \"change\")'
+
+  A command for each change, which finds it in GOSSIPD_* variables and as JSON on its standard input:
+    gossipctl watch --exec 'logger \"$GOSSIPD_NODE_NAME: $GOSSIPD_OLD_STATUS -> $GOSSIPD_NEW_STATUS\"'
+
+  Go on where an earlier one ended:
+    gossipctl watch --since 1882194870272017";
 
 /// Controls the gossipd daemon of this node: its cluster, the nodes in it, and who may join
 #[derive(Debug, Parser)]
@@ -97,6 +120,12 @@ pub(super) enum Command {
     /// Look at nodes, and decide about them
     #[command(subcommand, disable_help_subcommand = true)]
     Node(NodeCommand),
+    /// Attach metadata to this node, for all nodes to see
+    #[command(after_help = METADATA_EXAMPLES)]
+    Metadata(MetadataArgs),
+    /// Follow what happens in the cluster, until interrupted
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch(WatchArgs),
     /// Show the versions of this program and of the daemon
     Version(VersionArgs),
 }
@@ -300,6 +329,18 @@ pub(super) struct NodesArgs {
     pub(super) nodes: Vec<String>,
 }
 
+/// `metadata`.
+#[derive(Debug, Args)]
+pub(super) struct MetadataArgs {
+    /// Take an entry away; can be given several times
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) rm: Vec<String>,
+
+    /// Entries to set; without any, those that there are are shown
+    #[arg(value_name = "KEY=VALUE", value_parser = node::entry)]
+    pub(super) entries: Vec<(String, String)>,
+}
+
 /// `node rm`.
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
@@ -318,6 +359,38 @@ pub(super) struct RmArgs {
     /// Id, beginning of an id, or host name
     #[arg(required = true, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     pub(super) nodes: Vec<String>,
+}
+
+/// `watch`.
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    /// What to follow [default: all]
+    #[arg(long, value_name = "TOPIC", value_delimiter = ',', value_parser = topic())]
+    pub(super) topics: Vec<Topic>,
+
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = StreamFormat::Text)]
+    pub(super) format: StreamFormat,
+
+    /// Begin after this revision, with what was missed, and not with the nodes that there are
+    #[arg(long, value_name = "REVISION")]
+    pub(super) since: Option<u64>,
+
+    /// Only nodes with this status, before or after a change. Again, or with commas: either
+    #[arg(short, long = "filter", value_name = "status=VALUE", value_parser = filter::watch_condition)]
+    // A condition may name several: flattened by who reads it.
+    pub(super) filters: Vec<Vec<Status>>,
+
+    /// Only nodes with this label, before or after a change. Again: all of them
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) labels: Vec<String>,
+
+    /// Run this shell command once for each change, one at a time and in order. It gets the change as JSON on its
+    /// standard input, and GOSSIPD_REVISION, GOSSIPD_TOPIC, GOSSIPD_CAUSE, GOSSIPD_TIME, GOSSIPD_NODE_ID,
+    /// GOSSIPD_NODE_NAME, GOSSIPD_NODE_ADDRESS, GOSSIPD_OLD_STATUS, GOSSIPD_NEW_STATUS and GOSSIPD_SOCKET. While it is
+    /// slow up to 256 changes wait; those beyond are told and passed over
+    #[arg(long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) exec: Option<String>,
 }
 
 /// `version`.
@@ -339,6 +412,15 @@ pub(super) enum ListFormat {
     Ndjson,
 }
 
+/// Formats of `watch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StreamFormat {
+    /// A line for each change, for people
+    Text,
+    /// The API's lines as they are
+    Ndjson,
+}
+
 /// Formats of everything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum TextFormat {
@@ -354,6 +436,10 @@ fn availability() -> impl TypedValueParser<Value = Availability> {
 
 fn role() -> impl TypedValueParser<Value = Role> {
     PossibleValuesParser::new(Role::ALL.iter().map(|value| value.word())).try_map(|word| word.parse())
+}
+
+fn topic() -> impl TypedValueParser<Value = Topic> {
+    PossibleValuesParser::new(Topic::ALL.iter().map(|value| value.word())).try_map(|word| word.parse())
 }
 
 /// Checks a duration and hands it on as it was written, as the API takes it.
@@ -402,6 +488,8 @@ mod tests {
           join-token  Show, replace or revoke the token that lets nodes join
           members     List the nodes of the cluster
           node        Look at nodes, and decide about them
+          metadata    Attach metadata to this node, for all nodes to see
+          watch       Follow what happens in the cluster, until interrupted
           version     Show the versions of this program and of the daemon
 
         Options:
@@ -484,6 +572,70 @@ mod tests {
     }
 
     #[test]
+    fn help_of_watch() {
+        insta::assert_snapshot!(help(&["watch"]), @r#"
+        Follow what happens in the cluster, until interrupted
+
+        Usage: gossipctl watch [OPTIONS]
+
+        Options:
+              --topics <TOPIC>
+                  What to follow [default: all]
+
+                  [possible values: members, decisions]
+
+              --format <FORMAT>
+                  How to print it
+
+                  Possible values:
+                  - text:   A line for each change, for people
+                  - ndjson: The API's lines as they are
+
+                  [default: text]
+
+              --since <REVISION>
+                  Begin after this revision, with what was missed, and not with the nodes that there are
+
+          -f, --filter <status=VALUE>
+                  Only nodes with this status, before or after a change. Again, or with commas: either
+
+              --label <KEY[=VALUE]>
+                  Only nodes with this label, before or after a change. Again: all of them
+
+              --exec <COMMAND>
+                  Run this shell command once for each change, one at a time and in order. It gets the
+                  change as JSON on its standard input, and GOSSIPD_REVISION, GOSSIPD_TOPIC, GOSSIPD_CAUSE,
+                  GOSSIPD_TIME, GOSSIPD_NODE_ID, GOSSIPD_NODE_NAME, GOSSIPD_NODE_ADDRESS,
+                  GOSSIPD_OLD_STATUS, GOSSIPD_NEW_STATUS and GOSSIPD_SOCKET. While it is slow up to 256
+                  changes wait; those beyond are told and passed over
+
+          -h, --help
+                  Print help (see a summary with '-h')
+
+        Global options:
+              --socket <PATH>
+                  Socket of the daemon
+
+                  [env: GOSSIPD_SOCKET]
+                  [default: /run/gossipd/gossipd.sock]
+
+        Examples:
+          Follow what happens:
+            gossipctl watch
+
+          Nodes that fail or come back, for a program:
+            gossipctl watch --filter status=down --format ndjson | jq -c 'select(.type == "change")'
+
+          A command for each change, which finds it in GOSSIPD_* variables and as JSON on its standard
+          input:
+            gossipctl watch --exec 'logger "$GOSSIPD_NODE_NAME: $GOSSIPD_OLD_STATUS -> $GOSSIPD_NEW_STATUS"'
+
+          Go on where an earlier one ended:
+            gossipctl watch --since 1882194870272017
+        "#);
+    }
+
+    #[test]
     fn help_of_join() {
         insta::assert_snapshot!(help(&["join"]), @"
         Join a cluster
@@ -558,6 +710,10 @@ mod tests {
             ("join-token worker --revoke --max-uses 3", ErrorKind::ArgumentConflict),
             ("join-token worker --revoke --expires 1h", ErrorKind::ArgumentConflict),
             ("join-token worker --revoke --quiet", ErrorKind::ArgumentConflict),
+            ("watch --topics weather", ErrorKind::InvalidValue),
+            ("watch --since yesterday", ErrorKind::ValueValidation),
+            ("watch --filter role=worker", ErrorKind::ValueValidation),
+            ("watch --format table", ErrorKind::InvalidValue),
             ("node inspect", ErrorKind::MissingRequiredArgument),
             ("swarm init", ErrorKind::InvalidSubcommand),
         ];

@@ -20,7 +20,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::filter;
 use super::node;
 use super::render::{self, Look};
-use super::without_empty_variables;
+use super::{watch, without_empty_variables};
 use crate::api::{InitRequest, JoinRequest, LeaveRequest, Member, NodeOptions, RotateRequest};
 use crate::client::{Client, ClientError};
 
@@ -67,6 +67,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Node(NodeCommand::Promote(args)) => node::promote(socket, args).await,
         Command::Node(NodeCommand::Demote(args)) => node::demote(socket, args).await,
         Command::Node(NodeCommand::Rm(args)) => node::rm(socket, args).await,
+        Command::Metadata(args) => node::metadata(socket, args).await,
+        Command::Watch(args) => watch::watch(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
     };
     done.unwrap_or_else(Outcome::from)

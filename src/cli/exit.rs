@@ -1,7 +1,7 @@
 //! How a command ends: its exit code, and the one place where it writes.
 //!
 //! A command collects what it has to say in an [`Outcome`], which is written once, under one lock: data to stdout,
-//! warnings and errors to stderr.
+//! warnings and errors to stderr. Only what goes on until it is interrupted writes by itself.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -161,6 +161,12 @@ fn write_all(mut to: impl Write, text: &str) -> io::Result<()> {
     }
     to.write_all(text.as_bytes())?;
     to.flush()
+}
+
+/// Tells at once, on stderr, what should be known: for commands that go on.
+pub(super) fn warn(text: &str) {
+    // Where should a failure to write to stderr be told?
+    let _ = writeln!(io::stderr().lock(), "Warning: {}", printable(text));
 }
 
 /// Text that a terminal only shows: control characters, which could move its cursor, are escaped.

@@ -1,7 +1,7 @@
 //! `--filter key=value` of listings, as Docker has it: values of one key are alternatives, different keys must all fit.
 
 use crate::api::MemberFilter;
-use crate::record::{Availability, Role, Status};
+use crate::record::{Availability, RecordError, Role, Status};
 
 /// The keys that `members` can be filtered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
         }
     }
     Ok(Condition { key, value: values.join(",") })
+}
+
+/// Reads a condition of `watch`, which knows statuses only.
+pub(super) fn watch_condition(text: &str) -> Result<Vec<Status>, String> {
+    let Condition { key, value } = condition(text)?;
+    if key != Key::Status {
+        return Err("expected status=VALUE: nothing else can be watched for".to_owned());
+    }
+    value.split(',').map(|word| word.parse().map_err(|error: RecordError| error.to_string())).collect()
 }
 
 /// All conditions together, as the API takes them.
@@ -104,6 +113,16 @@ mod tests {
             let expected = expected.clone().map(|(key, value)| Condition { key, value: value.to_owned() });
             assert_eq!(condition(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn statuses_can_be_watched_for() {
+        assert_eq!(watch_condition("status=ready,DOWN"), Ok(vec![Status::Ready, Status::Down]));
+        assert_eq!(
+            watch_condition("role=worker").unwrap_err(),
+            "expected status=VALUE: nothing else can be watched for"
+        );
+        assert!(watch_condition("status=dead").unwrap_err().contains("is not a status"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! One file for each program's arguments and commands (`args` and `ctl` for `gossipctl`, `daemon` and `dev` for
 //! `gossipd`), and beside them what they share:
-//! texts and tables (`render`), filters of listings (`filter`), exit codes (`exit`).
+//! texts and tables (`render`), filters of listings (`filter`), exit codes (`exit`), the event stream (`watch`) and the
+//! commands that are run for its changes (`hook`).
 //!
 //! Not here: the API's types (`api`), the way to the daemon (`client`).
 
@@ -14,8 +15,10 @@ mod daemon;
 mod dev;
 mod exit;
 mod filter;
+mod hook;
 mod node;
 mod render;
+mod watch;
 
 pub use self::ctl::gossipctl;
 #[cfg(feature = "agent")]

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::args::{NodesArgs, RmArgs, UpdateArgs, Why};
-use super::exit::{Exit, Failure, Outcome};
-use crate::api::{RemoveRequest, UpdateRequest};
+use super::args::{MetadataArgs, NodesArgs, RmArgs, UpdateArgs, Why};
+use super::exit::{Exit, Failure, Outcome, printable};
+use crate::api::{Metadata, RemoveRequest, UpdateRequest};
 use crate::client::{Client, ClientError};
 use crate::record::{NodeId, Role};
 
@@ -42,7 +42,16 @@ pub(super) async fn promote(socket: &Path, args: NodesArgs) -> Result<Outcome, F
 /// What `node demote` decides.
 pub(super) async fn demote(socket: &Path, args: NodesArgs) -> Result<Outcome, Failure> {
     let request = UpdateRequest { role: Some(Role::Worker), ..UpdateRequest::default() };
-    decide(socket, &args.nodes, &request, &args.why, |node| format!("Manager {node} demoted in the cluster.\n")).await
+    let mut outcome =
+        decide(socket, &args.nodes, &request, &args.why, |node| format!("Manager {node} demoted in the cluster.\n"))
+            .await?;
+    if !outcome.out.is_empty() {
+        outcome.warnings.push(
+            "a former manager has held the cluster's CA key, and forgets it; if its machine is not to be trusted, found a new cluster"
+                .to_owned(),
+        );
+    }
+    Ok(outcome)
 }
 
 /// What `node rm` decides.
@@ -107,6 +116,32 @@ fn unconfirmed(node: &str, missing: &[NodeId]) -> Option<Failure> {
         names.join(", ")
     );
     Some(Failure::new(Exit::Failed, what))
+}
+
+/// Shows or changes what is attached to this node.
+pub(super) async fn metadata(socket: &Path, args: MetadataArgs) -> Result<Outcome, Failure> {
+    let MetadataArgs { rm, entries } = args;
+    let client = Client::connect(socket).await?;
+    let id = client.self_info().await?.id;
+    let mut metadata = client.member(&id.to_string()).await?.metadata;
+    let before = metadata.clone();
+    for key in &rm {
+        if metadata.remove(key).is_none() {
+            return Err(Failure::new(Exit::Failed, format!("there is no entry {key:?}")));
+        }
+    }
+    metadata.extend(entries);
+    if metadata != before {
+        client.set_metadata(&Metadata { metadata: metadata.clone() }).await?;
+    }
+    Ok(Outcome::data(metadata.iter().map(|(key, value)| format!("{key}={}\n", printable(value))).collect::<String>()))
+}
+
+/// Reads `KEY=VALUE` of metadata, whose values may be longer than a label's.
+pub(super) fn entry(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    crate::record::decision::validate_label(key, "").map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// Reads `KEY=VALUE`; the value may be empty.

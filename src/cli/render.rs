@@ -3,6 +3,7 @@
 //! Not here: where it is written, and whether stdout is a terminal (`ctl`, `exit`). Everything here is a function from
 //! an answer to text, so that snapshots can hold it.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use super::exit::printable;
-use crate::api::{Decision, Degraded, InitResponse, JoinResponse, JoinToken, Member};
+use crate::api::{Capacity, Decision, Degraded, InitResponse, JoinResponse, JoinToken, Member, Platform};
 use crate::record::{NodeId, Role, Status};
 
 /// Longest host name in a table, in characters: with it the usual table still fits 140 columns.
@@ -147,12 +148,17 @@ fn member_pretty(member: &Member) -> String {
         availability,
         role,
         manager_status,
+        leader_term,
         labels,
         decisions,
         data_path_addr,
         version,
         platform,
         joined_at,
+        certificate_expires_at,
+        capacity,
+        daemon_labels,
+        metadata,
         generation,
         incarnation,
         last_heard_ms,
@@ -178,29 +184,52 @@ fn member_pretty(member: &Member) -> String {
     if let Some(away_s) = away_s {
         line(" Away", format!("has announced to be back within {away_s} s"));
     }
-    line("Platform", String::new());
-    line(" Operating System", known(platform.as_ref().map(|platform| &platform.os)));
-    line(" Architecture", known(platform.as_ref().map(|platform| &platform.arch)));
+    machine(&mut line, platform.as_ref(), capacity.as_ref());
     line("Role", known(role.map(Role::title)));
     if let Some(status) = manager_status {
-        line("Manager Status", status.title().to_owned());
+        let term = leader_term.map_or_else(String::new, |term| format!(" in term {term}"));
+        line("Manager Status", format!("{}{term}", status.title()));
     }
-    if !labels.is_empty() {
-        line("Labels", String::new());
-        labels.iter().for_each(|(key, value)| line(&format!(" {key}"), value.clone()));
-    }
-    if !decisions.is_empty() {
-        line("Decided", String::new());
-        decisions.iter().for_each(|decision| line(&format!(" {}", what(decision)), who(decision)));
-    }
+    attached(&mut line, [("Labels", labels), ("Daemon labels", daemon_labels), ("Metadata", metadata)], decisions);
     line("Data path address", known(*data_path_addr));
     line("Version", known(version.as_ref()));
+    line("Certificate until", known(certificate_expires_at.as_ref()));
     line("Generation", generation.to_string());
     line("Incarnation", incarnation.to_string());
     line("Since", since.clone());
     line("Last heard", known(last_heard_ms.map(ago)));
     line("Round trip", known(rtt_us.map(milliseconds)));
     out
+}
+
+/// What it runs on.
+fn machine(line: &mut impl FnMut(&str, String), platform: Option<&Platform>, capacity: Option<&Capacity>) {
+    line("Platform", String::new());
+    line(" Operating System", known(platform.map(|platform| &platform.os)));
+    line(" Architecture", known(platform.map(|platform| &platform.arch)));
+    if let Some(Capacity { cpus, memory_bytes }) = capacity {
+        line("Resources", String::new());
+        line(" CPUs", cpus.to_string());
+        line(" Memory", format!("{} MiB", memory_bytes >> 20));
+    }
+}
+
+/// Labels, metadata, and what was decided.
+fn attached(
+    line: &mut impl FnMut(&str, String),
+    attached: [(&str, &BTreeMap<String, String>); 3],
+    decisions: &[Decision],
+) {
+    for (title, values) in attached {
+        if !values.is_empty() {
+            line(title, String::new());
+            values.iter().for_each(|(key, value)| line(&format!(" {key}"), value.clone()));
+        }
+    }
+    if !decisions.is_empty() {
+        line("Decided", String::new());
+        decisions.iter().for_each(|decision| line(&format!(" {}", what(decision)), who(decision)));
+    }
 }
 
 fn what(Decision { register, key, .. }: &Decision) -> String {
@@ -298,11 +327,10 @@ pub(super) fn unconfirmed(managers: &[NodeId]) -> Option<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::api::{ManagerStatus, Platform};
+    use crate::api::ManagerStatus;
     use crate::record::Availability;
 
     /// Three nodes: this one, one in trouble with long names, one of which no record has come yet.
@@ -316,6 +344,7 @@ pub(super) mod tests {
             availability: Some(Availability::Active),
             role: Some(Role::Manager),
             manager_status: Some(ManagerStatus::Reachable),
+            leader_term: None,
             labels: [("zone".to_owned(), "fra1".to_owned())].into(),
             decisions: vec![Decision {
                 node: Some("bj8muio9ov1wkkxg7ts1lqozc".parse().unwrap()),
@@ -331,6 +360,10 @@ pub(super) mod tests {
             version: Some("0.1.0".into()),
             platform: Some(Platform { os: "linux".into(), arch: "x86_64".into() }),
             joined_at: Some("2026-03-12T14:11:26.074Z".into()),
+            certificate_expires_at: Some("2026-06-10T14:11:26.074Z".into()),
+            capacity: Some(Capacity { cpus: 2, memory_bytes: 4 << 30 }),
+            daemon_labels: [("disk".to_owned(), "ssd".to_owned())].into(),
+            metadata: [("slots".to_owned(), "7".to_owned())].into(),
             generation: 1,
             incarnation: 0,
             last_heard_ms: None,
@@ -347,6 +380,7 @@ pub(super) mod tests {
             availability: Some(Availability::Drain),
             role: Some(Role::Worker),
             manager_status: None,
+            leader_term: None,
             labels: BTreeMap::new(),
             decisions: Vec::new(),
             data_path_addr: Some("2001:db8::7".parse().unwrap()),
@@ -368,6 +402,7 @@ pub(super) mod tests {
             availability: None,
             role: None,
             manager_status: None,
+            leader_term: None,
             labels: BTreeMap::new(),
             decisions: Vec::new(),
             data_path_addr: None,
@@ -451,9 +486,9 @@ pub(super) mod tests {
     #[test]
     fn lines_of_json() {
         insta::assert_snapshot!(ndjson(&members()).unwrap(), @r#"
-        {"id":"bj8muio9ov1wkkxg7ts1lqozc","hostname":"swarm1","address":"10.130.27.207:7946","status":"ready","since":"2026-03-12T14:11:27Z","availability":"active","role":"manager","manager_status":"reachable","labels":{"zone":"fra1"},"decisions":[{"node":"bj8muio9ov1wkkxg7ts1lqozc","register":"availability","key":null,"value":"active","by":"cywjboq8e8pk1buntrulod9fu","at":"2026-03-12T15:00:00.000Z","reason":"kernel update","deadline":"2026-03-12T15:10:00.000Z"}],"data_path_addr":"10.130.27.207","version":"0.1.0","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":1,"incarnation":0,"last_heard_ms":null,"rtt_us":null,"degraded":["isolated","slow"],"away_s":null,"self":true}
-        {"id":"cywjboq8e8pk1buntrulod9fu","hostname":"a-very-long-host-name.with.a.domain.example.com","address":"[2001:db8::7]:7946","status":"down","since":"2026-03-12T14:11:27Z","availability":"drain","role":"worker","manager_status":null,"labels":{},"decisions":[],"data_path_addr":"2001:db8::7","version":"0.1.0-nightly.20260312+0123abcd","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","generation":3,"incarnation":2,"last_heard_ms":125300,"rtt_us":1042,"degraded":["udp-blocked"],"away_s":10,"self":false}
-        {"id":"955jic8bg1giuljuv9901lic1","hostname":null,"address":"10.130.27.9:7946","status":"suspect","since":"2026-03-12T14:11:27Z","availability":null,"role":null,"manager_status":null,"labels":{},"decisions":[],"data_path_addr":null,"version":null,"platform":null,"joined_at":null,"generation":1,"incarnation":0,"last_heard_ms":120,"rtt_us":null,"degraded":[],"away_s":null,"self":false}
+        {"id":"bj8muio9ov1wkkxg7ts1lqozc","hostname":"swarm1","address":"10.130.27.207:7946","status":"ready","since":"2026-03-12T14:11:27Z","availability":"active","role":"manager","manager_status":"reachable","leader_term":null,"labels":{"zone":"fra1"},"decisions":[{"node":"bj8muio9ov1wkkxg7ts1lqozc","register":"availability","key":null,"value":"active","by":"cywjboq8e8pk1buntrulod9fu","at":"2026-03-12T15:00:00.000Z","reason":"kernel update","deadline":"2026-03-12T15:10:00.000Z"}],"data_path_addr":"10.130.27.207","version":"0.1.0","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","certificate_expires_at":"2026-06-10T14:11:26.074Z","capacity":{"cpus":2,"memory_bytes":4294967296},"daemon_labels":{"disk":"ssd"},"metadata":{"slots":"7"},"generation":1,"incarnation":0,"last_heard_ms":null,"rtt_us":null,"degraded":["isolated","slow"],"away_s":null,"self":true}
+        {"id":"cywjboq8e8pk1buntrulod9fu","hostname":"a-very-long-host-name.with.a.domain.example.com","address":"[2001:db8::7]:7946","status":"down","since":"2026-03-12T14:11:27Z","availability":"drain","role":"worker","manager_status":null,"leader_term":null,"labels":{},"decisions":[],"data_path_addr":"2001:db8::7","version":"0.1.0-nightly.20260312+0123abcd","platform":{"os":"linux","arch":"x86_64"},"joined_at":"2026-03-12T14:11:26.074Z","certificate_expires_at":"2026-06-10T14:11:26.074Z","capacity":{"cpus":2,"memory_bytes":4294967296},"daemon_labels":{"disk":"ssd"},"metadata":{"slots":"7"},"generation":3,"incarnation":2,"last_heard_ms":125300,"rtt_us":1042,"degraded":["udp-blocked"],"away_s":10,"self":false}
+        {"id":"955jic8bg1giuljuv9901lic1","hostname":null,"address":"10.130.27.9:7946","status":"suspect","since":"2026-03-12T14:11:27Z","availability":null,"role":null,"manager_status":null,"leader_term":null,"labels":{},"decisions":[],"data_path_addr":null,"version":null,"platform":null,"joined_at":null,"certificate_expires_at":"2026-06-10T14:11:26.074Z","capacity":{"cpus":2,"memory_bytes":4294967296},"daemon_labels":{"disk":"ssd"},"metadata":{"slots":"7"},"generation":1,"incarnation":0,"last_heard_ms":120,"rtt_us":null,"degraded":[],"away_s":null,"self":false}
         "#);
     }
 
@@ -472,9 +507,17 @@ pub(super) mod tests {
         Platform:
          Operating System:      linux
          Architecture:          x86_64
+        Resources:
+         CPUs:                  2
+         Memory:                4096 MiB
         Role:                   Worker
+        Daemon labels:
+         disk:                  ssd
+        Metadata:
+         slots:                 7
         Data path address:      2001:db8::7
         Version:                0.1.0-nightly.20260312+0123abcd
+        Certificate until:      2026-06-10T14:11:26.074Z
         Generation:             3
         Incarnation:            2
         Since:                  2026-03-12T14:11:27Z
@@ -492,9 +535,17 @@ pub(super) mod tests {
         Platform:
          Operating System:      -
          Architecture:          -
+        Resources:
+         CPUs:                  2
+         Memory:                4096 MiB
         Role:                   -
+        Daemon labels:
+         disk:                  ssd
+        Metadata:
+         slots:                 7
         Data path address:      -
         Version:                -
+        Certificate until:      2026-06-10T14:11:26.074Z
         Generation:             1
         Incarnation:            0
         Since:                  2026-03-12T14:11:27Z

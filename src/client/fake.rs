@@ -38,6 +38,23 @@ impl Fake {
         fake
     }
 
+    /// Listens, and answers each request with the bytes that `answer` gives; then nothing follows and nothing ends.
+    pub(crate) fn serve_and_hold(answer: impl Fn(&Asked) -> Vec<u8> + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Self { dir };
+        let listener = UnixListener::bind(fake.path()).unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let Some(asked) = read_request(&mut stream).await else { continue };
+                let _ = stream.write_all(&answer(&asked)).await;
+                held.push(stream);
+            }
+        });
+        fake
+    }
+
     /// Listens and answers everything with one JSON document.
     pub(crate) fn json(status: &'static str, body: impl Into<String>) -> Self {
         let body = body.into();
@@ -54,6 +71,11 @@ impl Fake {
 pub(crate) fn http(status: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+/// The beginning of a stream that ends with its connection.
+pub(crate) fn stream(lines: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{lines}").into_bytes()
 }
 
 async fn read_request(stream: &mut tokio::net::UnixStream) -> Option<Asked> {

@@ -1,17 +1,20 @@
 //! A typed client of the daemon's local API, for programs that run beside it and for `gossipctl`.
 //!
 //! HTTP/1.1 over a Unix socket; one connection for each request, so that a client can be kept for ever and survives
-//! restarts of the daemon. Every request has a deadline and every answer a size limit.
+//! restarts of the daemon. Every request has a deadline and every answer a size limit. [`Client::watch`] follows the
+//! event stream, through restarts of the daemon too.
 //!
-//! Not here: the types that travel (`api`), how anything is shown (`cli`), and retries: whoever calls knows better
-//! whether a request may be repeated.
+//! Not here: the types that travel (`api`), how anything is shown (`cli`), and retries of requests: whoever calls knows
+//! better whether one may be repeated.
 
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod lead;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,10 +24,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::error::ClientError;
+pub use self::lead::Leadership;
 use self::transport::{Answer, Limits};
+#[cfg(feature = "cli")]
+pub(crate) use self::watch::{Feed, Told};
+pub use self::watch::{MemberTable, ResyncReason, Subscription, Update, WatchOptions};
 use crate::api::{
     Decisions, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken, LeaveRequest, LeaveResponse,
-    Member, MemberFilter, Members, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
+    Member, MemberFilter, Members, Metadata, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
     UpdateResponse,
 };
 use crate::record::Role;
@@ -35,6 +42,12 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 pub const CLUSTER_DEADLINE: Duration = Duration::from_secs(60);
 /// Largest answer that is read, in bytes: 10,000 members take about 6 MB, and ten times that is no answer any more.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Longest line of an event stream that is read, in bytes: a change takes about two thousand, and this is none any more.
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// How much later than at the second missing heartbeat an event stream counts as dead: the machine may be busy.
+const SILENCE_MARGIN: Duration = Duration::from_secs(5);
 
 /// A client of one daemon.
 ///
@@ -132,6 +145,16 @@ impl Client {
         self.post(&format!("/v1/members/{}/remove", percent_encode(reference)), &request, deadline).await
     }
 
+    /// Replaces what programs have attached to this node.
+    ///
+    /// # Errors
+    /// A problem `bad-request` (too large), `forbidden`.
+    pub async fn set_metadata(&self, metadata: &Metadata) -> Result<Metadata, ClientError> {
+        let body = serde_json::to_vec(metadata).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let target = "/v1/self/metadata";
+        self.send(Method::PUT, target, Some(body), self.limits.request).await?.json(target)
+    }
+
     /// All decisions that stand, at one revision.
     ///
     /// # Errors
@@ -219,6 +242,19 @@ impl Client {
         self.text("/openapi.json").await
     }
 
+    /// Follows what happens in the cluster, from now on or from [`WatchOptions::since`] on.
+    ///
+    /// Nothing is asked before the first [`Subscription::next`]. Problems are told there.
+    pub fn watch(&self, options: WatchOptions) -> Subscription {
+        Subscription::new(self.path.clone(), self.limits, options)
+    }
+
+    /// The lines of the event stream as they are.
+    #[cfg(feature = "cli")]
+    pub(crate) fn feed(&self, options: WatchOptions) -> Feed {
+        Feed::new(self.path.clone(), self.limits, options)
+    }
+
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
         self.send(Method::GET, target, None, self.limits.request).await?.json(target)
     }
@@ -256,7 +292,11 @@ impl Client {
 fn filter_query(filter: &MemberFilter) -> String {
     // Destructured in full: a new filter has to be sent too.
     let MemberFilter { status, role, availability, name, id } = filter;
-    let pairs = [("status", status), ("role", role), ("availability", availability), ("name", name), ("id", id)];
+    query_of([("status", status), ("role", role), ("availability", availability), ("name", name), ("id", id)])
+}
+
+/// The query string of what has a value, with its question mark.
+fn query_of<'a>(pairs: impl IntoIterator<Item = (&'static str, &'a Option<String>)>) -> String {
     let mut query = String::new();
     for (key, value) in pairs {
         if let Some(value) = value {

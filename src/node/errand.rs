@@ -290,7 +290,12 @@ impl Node {
                     self.finish_errand(key, Testimony::Refused);
                 }
             }
-            Purpose::Sync | Purpose::Push | Purpose::LeavePush | Purpose::Decisions(_) | Purpose::Confirm(_) => {}
+            Purpose::Sync
+            | Purpose::Push
+            | Purpose::LeavePush
+            | Purpose::Decisions(_)
+            | Purpose::Fetch
+            | Purpose::Confirm(_) => {}
         }
     }
 

@@ -31,11 +31,18 @@ impl Node {
         self.push_own(&targets);
     }
 
+    /// The goodbye is over, and this node counts as gone if it leaves for good.
     pub(super) fn leave_done(&mut self, acknowledged: bool) {
-        if self.leaving && !self.leave_told {
-            self.leave_told = true;
-            self.effect(Effect::Event(Event::LeaveDone { acknowledged }));
+        if !self.leaving || self.leave_told {
+            return;
         }
+        let old = self.own_member();
+        self.leave_told = true;
+        let new = self.own_member();
+        if old.status != new.status {
+            self.tell(Cause::Left, Some(Box::new(old)), Some(Box::new(new)));
+        }
+        self.effect(Effect::Event(Event::LeaveDone { acknowledged }));
     }
 
     pub(super) fn tell_another_of_leave(&mut self) {

@@ -416,7 +416,15 @@ impl Node {
                 }
             }
         } else if is_patient && (inquiry.tcp == Tcp::Stalled || stalls > 0) {
-            self.wait_for_stalled(now, subject);
+            // Witnesses may speak of a process that has ended since. This node's own call is newer: it waits for it, and
+            // when that is refused, asks on, once a round. If it waited for the process as soon as a witness says so, its
+            // own call would have it look again, to be told the same: as fast as packets travel.
+            match inquiry.tcp {
+                Tcp::Pending => {}
+                Tcp::Refused if elapsed_us < round_us * 3 / 4 => {}
+                Tcp::Refused => self.look_again(now, subject, 0),
+                Tcp::NotTried | Tcp::Silent | Tcp::Stalled => self.wait_for_stalled(now, subject),
+            }
         } else if is_alone {
             if open_us >= self.config.alone_timeout_ms * 1_000 && elapsed_us >= round_us * 3 / 4 {
                 self.advance(now, subject);

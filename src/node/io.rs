@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::config::Config;
 use super::table::Member;
 use crate::record::decision::Decision;
-use crate::record::{ClusterId, NodeId, NodeRecord, Role};
+use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status};
 use crate::wire::Keyring;
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::decision::SignedDecision;
+use crate::wire::exchange::Liveness;
 
 /// Both clocks of a machine, read at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +117,10 @@ pub enum Cause {
     Left,
     /// It changed what it says of itself.
     Record,
+    /// It was suspected and has shown that it lives.
+    Refuted,
+    /// It was suspect, down or had left, and is there again in a new life.
+    Returned,
     /// It is past its retention.
     Retention,
     /// This node itself.
@@ -134,9 +139,25 @@ impl Cause {
             Self::ProbeTimeout => "probe-timeout",
             Self::Left => "left",
             Self::Record => "record",
+            Self::Refuted => "refuted",
+            Self::Returned => "returned",
             Self::Retention => "retention",
             Self::Own => "own",
             Self::Decision(_) => "decision",
+        }
+    }
+
+    /// What has happened to a member in the eyes of who lists it, whichever way it was heard.
+    pub(super) fn seen(self, old: Option<&Member>, new: &Member) -> Self {
+        if new.status == Status::Left {
+            return Self::Left;
+        }
+        let Some(was) = old.map(|old| old.swim) else { return self };
+        let is = new.swim;
+        match (was.liveness, is.liveness) {
+            (Liveness::Suspect, Liveness::Alive) if was.identity == is.identity => Self::Refuted,
+            (Liveness::Suspect | Liveness::Down, Liveness::Alive) => Self::Returned,
+            _ => self,
         }
     }
 }
@@ -146,7 +167,7 @@ impl Cause {
 pub enum Event {
     /// A member appeared (`old` is none), changed, or was forgotten (`new` is none).
     Member {
-        /// This node's count of visible changes.
+        /// The number of this change, one above that of the last.
         revision: u64,
         /// Why.
         cause: Cause,
@@ -208,6 +229,10 @@ pub enum Command {
     Away(u16),
     /// Take in decisions that [`Node::handle_orders`](super::Node::handle_orders) has signed and that are on the disk now.
     Decided(Vec<SignedDecision>),
+    /// The scheduler on this node leads in that term; none: it does not.
+    Lead(Option<u64>),
+    /// Say something else of this node; refused without a word if it breaks a limit.
+    Describe(Box<Details>),
     /// This node has a new certificate, perhaps with another role.
     Credential(Credential),
     /// From now on this node is to be reached there.
@@ -283,4 +308,48 @@ pub enum ExchangeError {
     /// The exchange broke off.
     #[error("broken off")]
     Broken,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identity;
+    use super::super::table::Swim;
+    use super::*;
+
+    fn member(generation: u64, liveness: Liveness, status: Status) -> Member {
+        let identity = Identity { id: NodeId::from_bytes([1; 16]), generation, addr: ([127, 0, 0, 1], 1).into() };
+        let swim = Swim { identity, incarnation: 0, liveness };
+        Member {
+            swim,
+            status,
+            since_ms: 0,
+            record: None,
+            heard_us: 0,
+            rtt_us: None,
+            tcp_only: false,
+            decided: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn what_has_happened_counts_for_more_than_how_it_was_heard() {
+        use Liveness::{Alive, Down, Suspect};
+        let rows = [
+            (None, (1, Alive, Status::Ready), Cause::Gossip),
+            (Some((1, Alive, Status::Ready)), (1, Suspect, Status::Suspect), Cause::Gossip),
+            (Some((1, Suspect, Status::Suspect)), (1, Down, Status::Down), Cause::Gossip),
+            (Some((1, Suspect, Status::Suspect)), (1, Alive, Status::Ready), Cause::Refuted),
+            (Some((1, Suspect, Status::Suspect)), (2, Alive, Status::Ready), Cause::Returned),
+            (Some((1, Down, Status::Down)), (2, Alive, Status::Ready), Cause::Returned),
+            (Some((1, Down, Status::Left)), (2, Alive, Status::Ready), Cause::Returned),
+            (Some((1, Down, Status::Down)), (2, Suspect, Status::Suspect), Cause::Gossip),
+            (Some((1, Alive, Status::Ready)), (2, Alive, Status::Ready), Cause::Gossip),
+            (Some((1, Alive, Status::Ready)), (1, Down, Status::Left), Cause::Left),
+        ];
+        for (old, new, expected) in rows {
+            let member = |(generation, liveness, status)| member(generation, liveness, status);
+            let cause = Cause::Gossip.seen(old.map(member).as_ref(), &member(new));
+            assert_eq!(cause, expected, "{old:?} -> {new:?}");
+        }
+    }
 }

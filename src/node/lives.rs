@@ -1,5 +1,5 @@
-//! This node's own lives: what it does when others hold it for suspect or down, when another process has its id, and
-//! when its address changes.
+//! This node's own lives: what it does when others hold it for suspect or down, when another process has its id, when its
+//! address changes, and when its goodbye is over.
 //!
 //! An identity is renewed here, never by foca: to a generation above all that the cluster may remember, at a bounded rate,
 //! and persisted before a datagram carries it. Not here: what this node holds of others.
@@ -39,7 +39,21 @@ pub(super) fn is_plausible(now: Now, generation: u64) -> bool {
     generation <= now.unix_ms / 1_000 + GENERATION_AHEAD_MAX_S
 }
 
+/// Changes that a life may see for each second since the one before it: no life sees as many.
+const REVISIONS_PER_GENERATION_LOG2: u32 = 20;
+
+/// The revision that a life begins with. Generations are times in seconds or, at most, one more than the last: below
+/// 2^33, so that revisions stay below 2^53 and every JSON reader gets them exactly.
+pub(super) const fn first_revision(generation: u64) -> u64 {
+    generation.saturating_mul(1 << REVISIONS_PER_GENERATION_LOG2).saturating_add(1)
+}
+
 impl Node {
+    /// The revision that this life began with, before its first change. Lower ones are of earlier lives.
+    pub fn first_revision(&self) -> u64 {
+        first_revision(self.record.started_generation)
+    }
+
     /// Others talk about this node.
     pub(super) fn heard_of_self(&mut self, now: Now, swim: Swim) {
         let me = self.identity();
@@ -124,8 +138,11 @@ impl Node {
         }
         let me = self.identity();
         self.renew(now, me);
-        // It may remember a generation above ours: a full exchange tells.
-        self.start_sync(by.addr, Some(by.id));
+        // It may remember a generation above ours: a full exchange tells. Not without a new life: the exchange ends in an
+        // announcement, and the same life would be turned away again, and so on as fast as packets travel.
+        if self.identity() != me {
+            self.start_sync(by.addr, Some(by.id));
+        }
     }
 
     /// From now on this node is at `addr`: the same node in a new life.
@@ -169,5 +186,20 @@ impl Node {
 fn forget_old(times_us: &mut VecDeque<u64>, now: Now) {
     while times_us.front().is_some_and(|at| now.mono_us.saturating_sub(*at) > FIGHT_WINDOW_US) {
         times_us.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_of_a_later_life_are_higher_and_exact_in_every_json_reader() {
+        let (year_2026, a_century_later) = (1_795_000_000, 4_950_000_000);
+        assert!(first_revision(year_2026 + 1) - first_revision(year_2026) > 1_000_000);
+        assert!(first_revision(a_century_later) + 1_000_000 < 1 << 53);
+        // The highest generation that is believed of anybody.
+        assert!(first_revision(year_2026 + GENERATION_AHEAD_MAX_S) < 1 << 53);
+        assert_eq!(first_revision(u64::MAX), u64::MAX);
     }
 }

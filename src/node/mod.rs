@@ -69,11 +69,12 @@ pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::Foca;
+use self::sync::Greetings;
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
 use crate::record::decision::{Hlc, Slot};
-use crate::record::{ClusterId, NodeId, NodeRecord, Role, Status, Version};
+use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status, Version};
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
 use crate::wire::exchange::Liveness;
@@ -89,6 +90,8 @@ enum Purpose {
     LeavePush,
     /// Which decisions are lacking? The peer's address.
     Decisions(SocketAddr),
+    /// Records that are too large for a datagram.
+    Fetch,
     /// Has the peer what this question asks for?
     Confirm(u32),
     /// Does the subject of an inquiry answer?
@@ -118,7 +121,9 @@ pub struct Node {
     incarnation: u16,
 
     spread: Spread<NodeId>,
-    spread_armed: bool,
+    /// When the next round of rumours is due, if one is; an earlier timer is left over. And when the last one was.
+    spread_due_us: Option<u64>,
+    spread_us: u64,
     decisions: Decisions,
     decision_news: Spread<Slot>,
     /// When this node last decided something.
@@ -126,6 +131,8 @@ pub struct Node {
     /// Questions who has certain decisions.
     waits: BTreeMap<u32, Wait>,
     missing: BTreeSet<NodeId>,
+    /// Large records being fetched: which version, and until when nobody else is asked for it.
+    fetching: BTreeMap<NodeId, (Version, u64)>,
     want_armed: bool,
 
     contacts: BTreeSet<SocketAddr>,
@@ -136,13 +143,7 @@ pub struct Node {
     sync_wait_us: u64,
     /// When the next [`Timer::Rejoin`] counts; an earlier one is left over.
     rejoin_due_us: u64,
-    /// When the next greeting is due, when greetings last agreed with this node's view, how many have not since, and when
-    /// that last led to an exchange.
-    hello_us: u64,
-    agreed_us: u64,
-    disagreements: u32,
-    greeting_sync_us: u64,
-    greeting_wait_us: u64,
+    greetings: Greetings,
     inquiries: Inquiries,
     health: Own,
     /// The reasons that listeners know.
@@ -173,49 +174,39 @@ pub struct Node {
     revision: u64,
 }
 
+fn first_timers(now: Now, jitter_us: u64) -> Timers {
+    let mut timers = Timers::default();
+    timers.submit(now.mono_us, Timer::Rejoin);
+    timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
+    timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
+    timers
+}
+
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start {
-            cluster,
-            id,
-            generation,
-            addr,
-            record,
-            keyring,
-            anchor,
-            credential,
-            decisions,
-            seed,
-            contacts,
-            config,
-        } = start;
+        let Start { id, generation, addr, record, contacts, config, decisions, .. } = start;
         let record = NodeRecord { started_generation: generation, ..record };
-        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut rng = ChaCha12Rng::from_seed(start.seed);
         let mut channel_seed = [0_u8; 32];
         rng.fill_bytes(&mut channel_seed);
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
-        let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
-        let mut timers = Timers::default();
+        let envelope = records::own_envelope(&config, id, Version { generation, seq: 1 }, &record);
         let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
-        timers.submit(now.mono_us, Timer::Rejoin);
-        timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
-        timers.submit(now.mono_us + farewell::REAP_INTERVAL_US, Timer::Reap);
-        let mut contacts: BTreeSet<_> = contacts.into_iter().take(sync::CONTACTS_MAX).collect();
-        contacts.remove(&addr);
+        let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
             sync_wait_us: sync::SYNC_WAIT_MIN_US,
             config,
             foca,
-            channel: Channel::new(cluster, id, keyring, channel_seed),
-            cluster,
-            anchor,
-            credential,
+            channel: Channel::new(start.cluster, id, start.keyring, channel_seed),
+            cluster: start.cluster,
+            anchor: start.anchor,
+            credential: start.credential,
             rng,
             table: Table::default(),
-            timers,
+            timers: first_timers(now, jitter_us),
             effects: VecDeque::new(),
             stats: Stats::default(),
             started_ms: now.unix_ms,
@@ -224,22 +215,20 @@ impl Node {
             seq: 1,
             incarnation: 0,
             spread: Spread::default(),
-            spread_armed: false,
+            spread_due_us: None,
+            spread_us: 0,
             decisions: Decisions::default(),
             decision_news: Spread::default(),
             decided_at: Hlc::default(),
             waits: BTreeMap::new(),
             missing: BTreeSet::new(),
+            fetching: BTreeMap::new(),
             want_armed: false,
             contacts,
             exchanges: BTreeMap::new(),
             exchange_count: 0,
             rejoin_due_us: now.mono_us,
-            hello_us: now.mono_us,
-            agreed_us: 0,
-            disagreements: 0,
-            greeting_sync_us: 0,
-            greeting_wait_us: sync::SYNC_WAIT_MIN_US,
+            greetings: Greetings::new(now),
             inquiries: Inquiries::default(),
             health: Own::default(),
             told_health: Vec::new(),
@@ -258,7 +247,7 @@ impl Node {
             rival: None,
             silent: false,
             size_log2: 0,
-            revision: 1,
+            revision: lives::first_revision(generation),
         };
         node.recall(now, decisions);
         node
@@ -306,7 +295,8 @@ impl Node {
         addresses.into_iter().chain(self.contacts.iter().copied()).take(sync::CONTACTS_MAX).collect()
     }
 
-    /// This node's count of visible changes.
+    /// The number of the last visible change. Each change has the next number, and no later life of this node uses one
+    /// again: it begins at a higher [`Node::first_revision`].
     pub const fn revision(&self) -> u64 {
         self.revision
     }
@@ -319,6 +309,11 @@ impl Node {
     /// When [`Node::handle_timeout`] is due, on the monotonic clock, in microseconds.
     pub fn next_timeout_us(&self) -> Option<u64> {
         self.timers.next_us()
+    }
+
+    /// What this node says of itself beside what gossip needs.
+    pub fn details(&self) -> Details {
+        self.record.details.clone()
     }
 
     /// What this node thinks of itself.
@@ -398,6 +393,18 @@ impl Node {
                     self.take_decision(now, signed, true);
                 }
             }
+            Command::Lead(term) => {
+                if term != self.record.details.leader_term {
+                    let before = self.own_member();
+                    self.update_own_record(now, before, |record| record.details.leader_term = term);
+                }
+            }
+            Command::Describe(details) => {
+                if *details != self.record.details && details.validate().is_ok() {
+                    let before = self.own_member();
+                    self.update_own_record(now, before, |record| record.details = *details);
+                }
+            }
             Command::Credential(credential) => {
                 let role = credential.certified().role;
                 self.credential = credential;
@@ -456,7 +463,7 @@ impl Node {
     // ---- shared by the parts -------------------------------------------------------------------------------------
 
     fn handle_payload(&mut self, now: Now, sender: NodeId, payload: &[u8], len: usize) -> Result<(), DropCause> {
-        if self.decisions.removal(sender).is_some() {
+        if self.is_removed(sender) {
             return Err(DropCause::Removed);
         }
         let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;
@@ -485,6 +492,7 @@ impl Node {
                         self.take_decision(now, signed, true);
                     }
                 }
+                Section::Stubs(stubs) => self.fetch(now, sender, &stubs),
                 Section::Confirm(confirm) => {
                     kind = Kind::Confirm;
                     self.confirm_heard(sender, &confirm);
@@ -525,7 +533,7 @@ impl Node {
         let visible =
             |member: &Member| (member.status, member.swim.identity, member.record.clone(), member.decided.clone());
         if old.as_ref().map(visible) != Some(visible(&new)) {
-            let cause = if new.status == Status::Left { Cause::Left } else { cause };
+            let cause = cause.seen(old.as_ref(), &new);
             self.tell(cause, old.map(Box::new), Some(Box::new(new)));
         }
         self.adapt_to_size();

@@ -7,10 +7,10 @@ use super::lives::is_plausible;
 use super::stats::Kind;
 use super::table::{Member, Swim};
 use super::timers::Timer;
-use super::{Cause, Mutant, Node, Now};
+use super::{Cause, Config, Mutant, Node, Now, Purpose};
 use crate::record::{NodeId, NodeRecord, Status, Version};
-use crate::wire::datagram::{RecordEnvelope, Writer};
-use crate::wire::exchange::Liveness;
+use crate::wire::datagram::{RecordEnvelope, SECTION_HEADER_BYTES, STUB_BYTES_MAX, Writer};
+use crate::wire::exchange::{Liveness, Request};
 
 /// Time before a missing record is asked for (a rumour may bring it), and between two times, in microseconds.
 const WANT_INTERVAL_US: u64 = 500_000;
@@ -18,8 +18,18 @@ const WANT_INTERVAL_US: u64 = 500_000;
 const SEQ_MAX: u64 = 1 << 52;
 /// Rumours that go out four times as often, at most.
 const HURRIED_MAX: usize = 32;
+/// Large records fetched at once, at most.
+const FETCHES_MAX: usize = 64;
+/// How long that may take, in milliseconds; then somebody else may be asked.
+const FETCH_PATIENCE_MS: u64 = 3_000;
 /// Nodes asked at once, at most.
 const WANTED_AT_ONCE: usize = 16;
+
+/// This node's record, ready to travel.
+pub(super) fn own_envelope(config: &Config, id: NodeId, version: Version, record: &NodeRecord) -> RecordEnvelope {
+    let envelope = RecordEnvelope::new(id, version, record);
+    if config.is_later() { envelope.as_later() } else { envelope }
+}
 
 impl Node {
     /// Changes what this node says of itself and tells everybody; `old` is this node before the change.
@@ -27,7 +37,7 @@ impl Node {
         change(Arc::make_mut(&mut self.record));
         let Identity { id, generation, .. } = self.identity();
         self.seq = if self.envelope.version.generation == generation { self.seq + 1 } else { 1 };
-        self.envelope = RecordEnvelope::new(id, Version { generation, seq: self.seq }, &self.record);
+        self.envelope = own_envelope(&self.config, id, Version { generation, seq: self.seq }, &self.record);
         let new = self.own_member();
         self.tell(Cause::Own, Some(Box::new(old)), Some(Box::new(new)));
         self.rumour(now, id);
@@ -97,14 +107,12 @@ impl Node {
         self.arm_spread(now);
     }
 
-    /// Adds to a datagram the rumours that fit: records, then decisions.
-    pub(super) fn add_rumours(&mut self, writer: &mut Writer) {
+    /// Adds to a datagram the rumours that fit: records, then decisions. Says how many decisions.
+    pub(super) fn add_rumours(&mut self, writer: &mut Writer) -> usize {
         if !self.spread.is_empty() {
             self.add_records(writer);
         }
-        if !self.decision_news.is_empty() {
-            self.add_decisions(writer);
-        }
+        if self.decision_news.is_empty() { 0 } else { self.add_decisions(writer) }
     }
 
     fn add_records(&mut self, writer: &mut Writer) {
@@ -117,26 +125,78 @@ impl Node {
                 None => break,
             }
         }
-        let known = self
-            .spread
-            .next()
-            .map_while(|owner| if *owner == me { Some(&self.envelope) } else { self.table.envelope(*owner) });
-        let told = writer.records(known);
+        let envelope = |owner: &NodeId| if *owner == me { Some(&self.envelope) } else { self.table.envelope(*owner) };
+        let told = self.write_records(writer, self.spread.next().map_while(envelope));
         self.spread.told(told);
     }
 
+    /// Adds as many of the records as fit, of large ones a stub, and says of how many.
+    pub(super) fn write_records<'a>(
+        &self,
+        writer: &mut Writer,
+        envelopes: impl Iterator<Item = &'a RecordEnvelope>,
+    ) -> usize {
+        let whole = self.config.payload_bytes_max() - SECTION_HEADER_BYTES;
+        let mut room = writer.room().saturating_sub(SECTION_HEADER_BYTES);
+        let (mut small, mut stubs) = (Vec::new(), Vec::new());
+        for envelope in envelopes {
+            let is_large = envelope.encoded_len_max() > whole;
+            let len = if is_large { STUB_BYTES_MAX } else { envelope.encoded_len_max() };
+            if len > room {
+                break;
+            }
+            room -= len;
+            if is_large {
+                stubs.push((envelope.owner, envelope.version));
+            } else {
+                small.push(envelope);
+            }
+        }
+        writer.records(small.into_iter()) + writer.stubs(&stubs)
+    }
+
+    /// Somebody has records that were too large to be sent.
+    pub(super) fn fetch(&mut self, now: Now, from: NodeId, stubs: &[(NodeId, Version)]) {
+        let Some(to) = self.table.get(from).map(|member| member.swim.identity.addr) else { return };
+        self.fetching.retain(|_, (_, until_us)| *until_us > now.mono_us);
+        let mut owners = Vec::new();
+        for (owner, version) in stubs {
+            let is_news = self.table.envelope(*owner).is_none_or(|known| known.version < *version);
+            let is_under_way = self.fetching.get(owner).is_some_and(|(asked, _)| asked >= version);
+            if is_news && !is_under_way && *owner != self.identity().id && self.fetching.len() < FETCHES_MAX {
+                self.fetching.insert(*owner, (*version, now.mono_us + FETCH_PATIENCE_MS * 1_000));
+                owners.push(*owner);
+            }
+        }
+        if !owners.is_empty() {
+            let request = Request::Records { owners };
+            self.exchange(to, Some(from), Purpose::Fetch, &request, FETCH_PATIENCE_MS);
+        }
+    }
+
+    /// What is known of these nodes' records.
+    pub(super) fn records_of(&self, owners: &[NodeId]) -> Vec<RecordEnvelope> {
+        let me = self.identity().id;
+        let known = owners.iter().take(FETCHES_MAX);
+        let known = known.filter_map(|id| if *id == me { Some(&self.envelope) } else { self.table.envelope(*id) });
+        known.cloned().collect()
+    }
+
     pub(super) fn spread_timer(&mut self, now: Now) {
-        self.spread_armed = false;
+        if self.spread_due_us.take_if(|due_us| *due_us <= now.mono_us).is_none() {
+            return;
+        }
+        self.spread_us = now.mono_us;
         for to in self.choose(self.config.fanout) {
-            self.send_rumours(to);
-            self.send_decisions(to);
+            let decisions = self.next_decisions();
+            let told = self.send_rumours(to);
+            self.send_decisions(to, decisions.get(told..).unwrap_or_default());
         }
         // With nobody to tell, rumours wait until somebody is there.
         if !self.spread.is_empty() || !self.decision_news.is_empty() {
-            self.spread_armed = true;
             // A few rumours hurry; many would only crowd each other.
             let hurry = if self.spread.len() + self.decision_news.len() <= HURRIED_MAX { 4 } else { 1 };
-            self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry, Timer::Spread);
+            self.spread_by(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry);
         }
     }
 
@@ -179,10 +239,9 @@ impl Node {
 
     /// Sends what is known of these nodes' records.
     pub(super) fn send_records(&mut self, to: Identity, ids: &[NodeId]) {
-        let me = self.identity().id;
         let mut writer = Writer::new(self.config.payload_bytes_max());
-        let known = ids.iter().filter_map(|id| if *id == me { Some(&self.envelope) } else { self.table.envelope(*id) });
-        writer.records(known);
+        let known = self.records_of(ids);
+        self.write_records(&mut writer, known.iter());
         self.send_payload(to, Kind::Records, writer);
     }
 }

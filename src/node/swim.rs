@@ -208,8 +208,8 @@ impl Node {
             self.ping = Some((*probe, to.id, now.mono_us));
             let timeout_us = self.health.probe_timeout_us(&self.config);
             self.timers.submit(now.mono_us + timeout_us, Timer::ProbeLate(*probe, to.id));
-            if now.mono_us >= self.hello_us && self.joined {
-                self.hello_us = now.mono_us + HELLO_INTERVAL_US;
+            if now.mono_us >= self.greetings.due_us && self.joined {
+                self.greetings.due_us = now.mono_us + HELLO_INTERVAL_US;
                 let digest = self.summary().first_chunk().copied().unwrap_or_default();
                 hello = Some(Hello { digest, unix_s: now.unix_ms / 1_000 });
             }
@@ -226,23 +226,27 @@ impl Node {
         }
         // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
         if kind == Kind::TurnUndead {
-            writer.records(self.table.envelope(to.id).into_iter());
+            self.write_records(&mut writer, self.table.envelope(to.id).into_iter());
         } else {
             self.add_rumours(&mut writer);
         }
         self.send_payload(to, kind, writer);
     }
 
-    /// Sends records, as many as fit.
-    pub(super) fn send_rumours(&mut self, to: Identity) {
+    /// Sends records and decisions, as many as fit. Says how many decisions.
+    pub(super) fn send_rumours(&mut self, to: Identity) -> usize {
         let mut writer = Writer::new(self.config.payload_bytes_max());
-        self.add_rumours(&mut writer);
+        let told = self.add_rumours(&mut writer);
         self.send_payload(to, Kind::Records, writer);
+        told
     }
 
-    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, writer: Writer) {
+    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, mut writer: Writer) {
         if writer.is_empty() || self.silent {
             return;
+        }
+        if self.config.is_later() {
+            writer.later();
         }
         if let Ok(mut bytes) = self.channel.seal(to.id, &writer.finish()) {
             if self.config.has(Mutant::LongDatagram) && bytes.len() > self.config.datagram_bytes_max / 2 {
@@ -365,7 +369,7 @@ impl Node {
     /// May anything be believed of such an identity?
     pub(super) fn is_acceptable(&self, now: Now, identity: &Identity) -> bool {
         super::sync::is_usable(identity.addr)
-            && self.decisions.removal(identity.id).is_none()
+            && !self.is_removed(identity.id)
             && is_plausible(now, identity.generation)
             && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
     }

@@ -39,6 +39,25 @@ const DISAGREEMENTS_MAX: u32 = 2;
 /// Contacts tried at once while nobody is reached.
 const REJOIN_FANOUT: usize = 8;
 
+/// What greetings by datagram have shown.
+#[derive(Debug)]
+pub(super) struct Greetings {
+    /// When the next one is due.
+    pub(super) due_us: u64,
+    /// When one last agreed with this node's view, and how many have not since.
+    agreed_us: u64,
+    disagreements: u32,
+    /// When that last led to an exchange, and how long the next one has to wait.
+    synced_us: u64,
+    wait_us: u64,
+}
+
+impl Greetings {
+    pub(super) const fn new(now: Now) -> Self {
+        Self { due_us: now.mono_us, agreed_us: 0, disagreements: 0, synced_us: 0, wait_us: SYNC_WAIT_MIN_US }
+    }
+}
+
 /// Can anything be sent there?
 pub(super) fn is_usable(addr: SocketAddr) -> bool {
     addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
@@ -51,7 +70,7 @@ impl Node {
         self.timers.submit(now.mono_us + wait_us, Timer::Sync);
         let longest_us = self.config.sync_interval_ms * 1_000;
         // Greetings by datagram have shown that others know the same: no connection is needed.
-        let has_compared = self.sync_wait_us >= longest_us && self.agreed_us + longest_us > now.mono_us;
+        let has_compared = self.sync_wait_us >= longest_us && self.greetings.agreed_us + longest_us > now.mono_us;
         self.sync_wait_us = if self.health.is_udp_blocked() {
             SYNC_WAIT_MIN_US
         } else {
@@ -133,15 +152,17 @@ impl Node {
             return;
         }
         if self.summary().starts_with(&digest) {
-            self.agreed_us = now.mono_us;
-            self.disagreements = 0;
+            self.greetings.agreed_us = now.mono_us;
+            self.greetings.disagreements = 0;
             return;
         }
         // News may be on its way. If it does not arrive, it has to be fetched.
-        self.disagreements += 1;
-        if self.disagreements >= DISAGREEMENTS_MAX && now.mono_us >= self.greeting_sync_us + self.greeting_wait_us {
-            self.disagreements = 0;
-            self.greeting_sync_us = now.mono_us;
+        self.greetings.disagreements += 1;
+        if self.greetings.disagreements >= DISAGREEMENTS_MAX
+            && now.mono_us >= self.greetings.synced_us + self.greetings.wait_us
+        {
+            self.greetings.disagreements = 0;
+            self.greetings.synced_us = now.mono_us;
             if let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr) {
                 self.start_sync(addr, Some(sender));
             }
@@ -204,6 +225,7 @@ impl Node {
                 self.take_decisions(now, decisions);
                 Ok(Reply::Done)
             }
+            Request::Records { owners } => Ok(Reply::Records(self.records_of(&owners))),
             Request::Confirm { have } => Ok(Reply::Confirmed(self.has_all(&have))),
             Request::Alive => {
                 Ok(Reply::Alive { generation: self.identity().generation, incarnation: self.incarnation })
@@ -231,6 +253,11 @@ impl Node {
         purpose: Purpose,
         outcome: Result<(Peer, &[u8]), ExchangeError>,
     ) {
+        // Whoever was removed has no say any more, except that this node was.
+        let is_wrong = |(peer, bytes): &(Peer, &[u8])| {
+            self.is_removed(peer.id) && !matches!(Reply::from_bytes(bytes), Ok(Reply::Removed(_)))
+        };
+        let outcome = outcome.and_then(|from| if is_wrong(&from) { Err(ExchangeError::WrongPeer) } else { Ok(from) });
         if let Purpose::Inquiry(_) | Purpose::Errand(..) = purpose {
             if outcome.is_ok() {
                 self.heard(now);
@@ -262,6 +289,11 @@ impl Node {
             (Purpose::Decisions(to), Reply::Decisions { decisions, wanted, more }) => {
                 self.decisions_compared(now, peer, to, (decisions, wanted, more));
             }
+            (Purpose::Fetch, Reply::Records(records)) => {
+                for record in records {
+                    self.take_record(now, &record, true, Cause::Record);
+                }
+            }
             (Purpose::Confirm(nonce), Reply::Confirmed(true)) => self.confirmed(peer.id, nonce),
             (Purpose::LeavePush, Reply::Done) => self.leave_done(true),
             (Purpose::LeavePush, Reply::Leaving) => self.tell_another_of_leave(),
@@ -275,7 +307,13 @@ impl Node {
             None => self.table.get(peer.id).map(|member| member.swim.identity.addr),
         };
         match known.filter(|_| decisions != self.decisions.digest().to_be_bytes()) {
-            Some(addr) => self.ask_for_decisions(peer, addr),
+            Some(_) if self.config.has(Mutant::NoComparison) => self.has_synced(peer),
+            Some(addr) => {
+                if self.config.has(Mutant::HastyJoin) {
+                    self.has_synced(peer);
+                }
+                self.ask_for_decisions(peer, addr);
+            }
             None => self.has_synced(peer),
         }
     }
@@ -299,11 +337,11 @@ impl Node {
         }
         // Something was missing here: others may miss it too, and this node more. A difference that exchanges do not mend
         // is no reason for ever more of them.
-        self.greeting_wait_us = if self.revision != revision || !self.joined {
+        self.greetings.wait_us = if self.revision != revision || !self.joined {
             self.sync_wait_us = SYNC_WAIT_MIN_US;
             SYNC_WAIT_MIN_US
         } else {
-            self.greeting_wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
+            self.greetings.wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
         };
         let pushes = known.map_or(&[][..], |_| lacking.as_slice()).chunks(PUSH_MEMBERS_MAX);
         for (addr, members) in known.into_iter().cycle().zip(pushes) {

@@ -5,7 +5,7 @@ use foca::{Header, Member as Update, Message, State};
 use super::codec::Packet;
 use super::*;
 use crate::ca::fixture;
-use crate::record::{Availability, ClusterId};
+use crate::record::{Availability, ClusterId, Details};
 use crate::wire::Keyring;
 use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
 use crate::wire::exchange::{MemberEntry, Reply, Request};
@@ -45,6 +45,7 @@ fn record(n: u8) -> NodeRecord {
         started_generation: 1_700_000_000,
         left: false,
         away_s: 0,
+        details: Details::default(),
     }
 }
 
@@ -336,6 +337,30 @@ fn a_node_held_for_down_takes_a_new_life_once() {
     let renewed = pair.node.identity();
     pair.hear(&check(Check::HeldDown { generation }));
     assert_eq!(pair.node.identity(), renewed);
+}
+
+#[test]
+fn whoever_may_not_renew_does_not_argue() {
+    let mut pair = Pair::new();
+    let turn_undead = |node: &Node| {
+        let header =
+            Header { src: identity(2), src_incarnation: 0, dst: node.identity(), message: Message::TurnUndead };
+        let mut writer = Writer::new(1_000);
+        assert!(writer.swim(&Packet { header, updates: Vec::new() }.to_wire(1_000)));
+        writer.finish()
+    };
+    let exchanges = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Exchange { .. })).count();
+    let mut renewals = 0;
+    for _ in 0..100 {
+        let payload = turn_undead(&pair.node);
+        let effects = pair.hear(&payload);
+        let has_renewed = pair.node.stats().renewals > renewals;
+        renewals = pair.node.stats().renewals;
+        // The exchange ends in an announcement, to which another "you are down" is the answer.
+        assert_eq!(exchanges(&effects), usize::from(has_renewed));
+        assert!(has_renewed || effects.is_empty(), "{effects:?}");
+    }
+    assert!((1..100).contains(&renewals), "{renewals}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod decision;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -15,8 +16,12 @@ use serde::{Deserialize, Serialize};
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Longest version, operating system or architecture string, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
-/// Largest encoded body of a node record, in bytes: it always fits into one datagram beside the protocol's own part.
-pub const NODE_RECORD_BYTES_MAX: usize = 640;
+/// Bytes that a node's own labels and metadata may have in all, keys and values counted.
+pub const METADATA_BYTES_MAX: usize = 4_096;
+/// Labels and metadata entries that a node may have of its own, each.
+pub const METADATA_ENTRIES_MAX: usize = 128;
+/// Largest encoded body of a node record, in bytes. What does not fit into a datagram is fetched over TCP.
+pub const NODE_RECORD_BYTES_MAX: usize = 704 + METADATA_BYTES_MAX + 8 * METADATA_ENTRIES_MAX;
 /// Longest announced absence, in seconds: nobody may ask to be missed by nobody for longer.
 pub const AWAY_S_MAX: u16 = 3_600;
 
@@ -58,6 +63,16 @@ pub enum RecordError {
         key: String,
         /// Its value.
         value: String,
+    },
+    /// Labels and metadata are too large together.
+    #[error(
+        "labels and metadata of {bytes} bytes in {entries} entries are refused: up to {METADATA_BYTES_MAX} bytes are allowed, in {METADATA_ENTRIES_MAX} labels and {METADATA_ENTRIES_MAX} metadata entries"
+    )]
+    Metadata {
+        /// Keys and values.
+        bytes: usize,
+        /// How many.
+        entries: usize,
     },
     /// A reason is refused.
     #[error("reason {0:?} is refused: up to {max} bytes without control characters are allowed", max = decision::REASON_BYTES_MAX)]
@@ -312,6 +327,48 @@ pub struct NodeRecord {
     pub left: bool,
     /// It has stopped and expects to be back within that many seconds; 0: it is not away.
     pub away_s: u16,
+    /// What else it says.
+    pub details: Details,
+}
+
+/// What a node says of itself beside what gossip needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
+pub struct Details {
+    /// End of its certificate, in milliseconds since the Unix epoch; 0: unknown.
+    pub certificate_expires_at_ms: u64,
+    /// The scheduler on it leads, in that term.
+    pub leader_term: Option<u64>,
+    /// Processors; 0: unknown.
+    pub cpus: u32,
+    /// Memory, in bytes; 0: unknown.
+    pub memory_bytes: u64,
+    /// Labels from its own configuration.
+    pub labels: BTreeMap<String, String>,
+    /// What local programs attach to it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Details {
+    /// Checks labels and metadata.
+    ///
+    /// # Errors
+    /// The limit that they break.
+    pub fn validate(&self) -> Result<(), RecordError> {
+        let all = || self.labels.iter().chain(&self.metadata);
+        let bytes = all().map(|(key, value)| key.len() + value.len()).sum();
+        let too_many = self.labels.len().max(self.metadata.len()) > METADATA_ENTRIES_MAX;
+        if too_many || bytes > METADATA_BYTES_MAX {
+            return Err(RecordError::Metadata { bytes, entries: self.labels.len() + self.metadata.len() });
+        }
+        for (key, value) in all() {
+            decision::validate_label(key, "")?;
+            if value.chars().any(char::is_control) {
+                return Err(RecordError::LabelValue { key: key.clone(), value: value.clone() });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl NodeRecord {
@@ -333,7 +390,9 @@ impl NodeRecord {
             started_generation: _,
             left: _,
             away_s,
+            details,
         } = self;
+        details.validate()?;
         validate_hostname(hostname)?;
         for (field, value) in [("version", agent_version), ("os", os), ("architecture", arch)] {
             if value.len() > LABEL_BYTES_MAX || !value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
@@ -413,6 +472,7 @@ mod tests {
             started_generation: 1,
             left: false,
             away_s,
+            details: Details::default(),
         };
         for good in [0, 1, AWAY_S_MAX] {
             assert_eq!(away(good).validate(), Ok(()));

@@ -8,8 +8,10 @@ use bincode::config::{Configuration, Limit, standard};
 
 /// Largest value decoded from a datagram, in bytes of memory claimed.
 pub const DATAGRAM_LIMIT: usize = 4 * 1024;
+/// Largest record decoded, in bytes of memory claimed.
+pub const RECORD_LIMIT: usize = 64 * 1024;
 /// Largest value decoded from a stream of an authenticated member: 10,000 members with full records fit.
-pub const STREAM_LIMIT: usize = 16 * 1024 * 1024;
+pub const STREAM_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The bytes are not what they should be. The sender is at fault; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@
 
 use bincode::{Decode, Encode};
 
-use super::codec::{self, DATAGRAM_LIMIT, DecodeError};
+use super::codec::{self, DATAGRAM_LIMIT, DecodeError, RECORD_LIMIT};
 use super::decision::{Batch, Have, SignedDecision};
 use crate::record::{NodeId, NodeRecord, Version};
 
@@ -13,6 +13,8 @@ use crate::record::{NodeId, NodeRecord, Version};
 pub const SECTION_HEADER_BYTES: usize = 3;
 /// Records in one section, at most.
 const RECORDS_MAX: usize = 64;
+/// Bytes that a stub takes, at most.
+pub const STUB_BYTES_MAX: usize = 16 + 9 + 9;
 
 const KIND_SWIM: u8 = 1;
 const KIND_RECORDS: u8 = 2;
@@ -21,6 +23,7 @@ const KIND_CHECK: u8 = 4;
 const KIND_HELLO: u8 = 5;
 const KIND_DECISIONS: u8 = 6;
 const KIND_CONFIRM: u8 = 7;
+const KIND_STUBS: u8 = 8;
 
 /// A node's record on its way: the owner's word, passed on unread by nodes too old to read its body.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -59,12 +62,20 @@ impl RecordEnvelope {
         if self.body.len() > crate::record::NODE_RECORD_BYTES_MAX {
             return Err(DecodeError::Invalid(WHAT));
         }
-        let (record, used) = codec::decode_prefix::<NodeRecord, DATAGRAM_LIMIT>(WHAT, fields)?;
+        let (record, used) = codec::decode_prefix::<NodeRecord, RECORD_LIMIT>(WHAT, fields)?;
         if *format == RECORD_FORMAT && used != fields.len() {
             return Err(DecodeError::Trailing { what: WHAT, left: fields.len() - used });
         }
         record.validate().map_err(|_| DecodeError::Invalid(WHAT))?;
         Ok(record)
+    }
+
+    /// As a later version would write it: the next format, with a field more.
+    #[must_use]
+    pub fn as_later(mut self) -> Self {
+        self.body.splice(..1, [RECORD_FORMAT + 1]);
+        self.body.push(7);
+        self
     }
 
     /// Within limits, and of a format that this version does not know?
@@ -195,6 +206,8 @@ pub enum Section<'a> {
     Decisions(Batch),
     /// A question or an answer about who has what.
     Confirm(Confirm),
+    /// Records that are too large for a datagram: whose, and of which version. The sender has them.
+    Stubs(Vec<(NodeId, Version)>),
     /// Of a kind that this version does not know.
     Unknown(u8),
 }
@@ -215,6 +228,11 @@ impl Writer {
     /// Room for one more section's body.
     pub fn room(&self) -> usize {
         self.cap.saturating_sub(self.out.len() + SECTION_HEADER_BYTES)
+    }
+
+    /// Adds a section that only a later version knows, if it fits.
+    pub fn later(&mut self) {
+        self.section(u8::MAX, b"of a later version");
     }
 
     /// Adds foca's packet; `false` when it does not fit (nothing is written then).
@@ -251,6 +269,17 @@ impl Writer {
         if !body.is_empty() {
             self.section(KIND_WANT, &body);
         }
+    }
+
+    /// Adds as many stubs as fit and says how many.
+    pub fn stubs(&mut self, stubs: &[(NodeId, Version)]) -> usize {
+        let fitting = stubs.get(..stubs.len().min(self.room() / STUB_BYTES_MAX)).unwrap_or_default();
+        let mut body = Vec::new();
+        fitting.iter().for_each(|stub| codec::encode_into(stub, &mut body));
+        if !fitting.is_empty() {
+            self.section(KIND_STUBS, &body);
+        }
+        fitting.len()
     }
 
     /// Adds as many of the decisions as fit, of one signer, and says how many.
@@ -317,6 +346,7 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             Section::Hello(_) => kind == KIND_HELLO,
             Section::Decisions(_) => kind == KIND_DECISIONS,
             Section::Confirm(_) => kind == KIND_CONFIRM,
+            Section::Stubs(_) => kind == KIND_STUBS,
             Section::Unknown(_) => false,
         });
         if is_repeated {
@@ -334,6 +364,7 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             KIND_DECISIONS => Section::Decisions(codec::decode_prefix::<Batch, DATAGRAM_LIMIT>("decisions", body)?.0),
             KIND_CONFIRM => codec::decode_prefix::<Confirm, DATAGRAM_LIMIT>("confirm", body)
                 .map_or(Section::Unknown(KIND_CONFIRM), |(confirm, _)| Section::Confirm(confirm)),
+            KIND_STUBS => Section::Stubs(stubs(body)?),
             other => Section::Unknown(other),
         });
         payload = rest;
@@ -346,6 +377,16 @@ fn records(mut body: &[u8]) -> Result<Vec<RecordEnvelope>, DecodeError> {
     while !body.is_empty() && out.len() < RECORDS_MAX {
         let (record, used) = codec::decode_prefix::<RecordEnvelope, DATAGRAM_LIMIT>("record envelope", body)?;
         out.push(record);
+        body = body.get(used..).unwrap_or_default();
+    }
+    Ok(out)
+}
+
+fn stubs(mut body: &[u8]) -> Result<Vec<(NodeId, Version)>, DecodeError> {
+    let mut out = Vec::new();
+    while !body.is_empty() && out.len() < RECORDS_MAX {
+        let (stub, used) = codec::decode_prefix::<(NodeId, Version), DATAGRAM_LIMIT>("stub", body)?;
+        out.push(stub);
         body = body.get(used..).unwrap_or_default();
     }
     Ok(out)
@@ -364,7 +405,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Availability, Role};
+    use crate::record::{Availability, Details, METADATA_BYTES_MAX, Role};
 
     pub(crate) fn sample() -> NodeRecord {
         NodeRecord {
@@ -379,6 +420,7 @@ pub(crate) mod tests {
             started_generation: 7,
             left: false,
             away_s: 0,
+            details: Details::default(),
         }
     }
 
@@ -389,7 +431,10 @@ pub(crate) mod tests {
     #[test]
     fn golden_record_body() {
         let hex: String = envelope(1).body.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a62010000070000");
+        assert_eq!(
+            hex,
+            "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a62010000070000000000000000"
+        );
     }
 
     /// Old and new writer against old and new reader: a format 2 that appends a field.
@@ -445,6 +490,16 @@ pub(crate) mod tests {
             joined_at_ms: u64::MAX,
             started_generation: u64::MAX,
             away_s: crate::record::AWAY_S_MAX,
+            details: Details {
+                certificate_expires_at_ms: u64::MAX,
+                leader_term: Some(u64::MAX),
+                cpus: u32::MAX,
+                memory_bytes: u64::MAX,
+                labels: (0..128).map(|n| (format!("l{n}"), String::new())).collect(),
+                metadata: (0..128)
+                    .map(|n| (format!("m{n}"), "v".repeat(if n == 0 { METADATA_BYTES_MAX - 908 } else { 0 })))
+                    .collect(),
+            },
             ..sample()
         };
         let envelope =

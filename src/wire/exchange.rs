@@ -76,6 +76,11 @@ pub enum Request {
         /// By signer.
         decisions: Vec<Batch>,
     },
+    /// "Send me these nodes' records." They were too large for a datagram.
+    Records {
+        /// Whose.
+        owners: Vec<NodeId>,
+    },
     /// "Have you these decisions, or later ones?" Asked where datagrams do not get through.
     Confirm {
         /// Which.
@@ -113,6 +118,8 @@ pub enum Reply {
         /// Ask again for the rest.
         more: bool,
     },
+    /// The records that the answerer has of those asked for.
+    Records(Vec<RecordEnvelope>),
     /// It has them, or not.
     Confirmed(bool),
     /// The asker is a member no more, by this decision.
@@ -157,7 +164,11 @@ impl Request {
     fn member_count(&self) -> usize {
         match self {
             Self::Sync { .. } => 1,
-            Self::Alive | Self::Decisions { .. } | Self::Decided { .. } | Self::Confirm { .. } => 0,
+            Self::Alive
+            | Self::Decisions { .. }
+            | Self::Decided { .. }
+            | Self::Confirm { .. }
+            | Self::Records { .. } => 0,
             Self::Push { members } => members.len(),
         }
     }
@@ -172,6 +183,7 @@ impl Reply {
             | Self::Alive { .. }
             | Self::Decisions { .. }
             | Self::Confirmed(_)
+            | Self::Records(_)
             | Self::Removed(_) => 0,
         }
     }

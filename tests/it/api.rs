@@ -101,6 +101,14 @@ fn a_member_tells_of_itself_and_the_others() {
         "rtt_us",
         "degraded",
         "away_s",
+        "manager_status",
+        "leader_term",
+        "labels",
+        "decisions",
+        "certificate_expires_at",
+        "capacity",
+        "daemon_labels",
+        "metadata",
         "self",
     ];
     assert_eq!(keys, BTreeSet::from(documented));
@@ -157,12 +165,18 @@ fn the_daemon_describes_its_api() {
         "/v1/self",
         "/v1/members",
         "/v1/members/{reference}",
+        "/v1/watch",
         "/v1/cluster/init",
         "/v1/cluster/join",
         "/v1/cluster/leave",
         "/v1/join-tokens",
         "/v1/join-tokens/{role}",
         "/v1/join-tokens/{role}/rotate",
+        "/v1/members/{reference}/update",
+        "/v1/members/{reference}/remove",
+        "/v1/leader",
+        "/v1/self/metadata",
+        "/v1/decisions",
         "/v1/health",
         "/openapi.json",
         "/metrics",
@@ -336,7 +350,11 @@ fn writing_is_for_root_and_who_is_named() {
         &["join-token", "worker", "--rotate"],
         &["join-token", "manager", "--revoke"],
         &["join", "--token", &token, "127.0.0.1:9"],
+        &["node", "update", "--availability", "drain", "self"],
+        &["node", "rm", "--force", "self"],
+        &["metadata", "a=b"],
     ] {
+        // R18.
         as_user(&node, NOBODY, args).refused(1, refused);
     }
     assert!(node.own().cluster.is_some());

@@ -16,6 +16,7 @@
 
 mod api;
 mod cluster;
+mod decisions;
 mod detector;
 mod dev;
 mod harness;
@@ -24,3 +25,4 @@ mod refusals;
 mod relay;
 mod restart;
 mod tokens;
+mod watch;

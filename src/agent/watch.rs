@@ -1,0 +1,545 @@
+//! `GET /v1/watch`: one reader's stream, from the snapshot or from where it was, to its end.
+//!
+//! A stream is a body that makes its next bytes when the connection can take them: a reader that does not read costs its
+//! place, the buffers of its connection, and the snapshot that it has not taken yet. Nothing waits for it. What is told
+//! when stands in `api::watch`; the history is in `hub`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::response::Response;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::daemon::Membership;
+use super::hub::{Hub, Place, Read};
+use super::lines::Source;
+use super::metrics;
+use super::view::{decision_view, told, words};
+use crate::api::watch::{
+    Change, Closed, HEARTBEAT_DEFAULT_S, HEARTBEAT_MAX_S, HEARTBEAT_MIN_S, Hello, Item, Lagged, Line, Mark, Object,
+    Topic, Values, WatchQuery, fits, has_labels,
+};
+use crate::api::{Member, Problem, ProblemKind};
+use crate::node;
+use crate::record::decision::Decision;
+use crate::record::{NodeId, Status};
+
+/// Bytes put together for one write, about. A connection whose other end does not read holds up to 16 such writes.
+const WRITE_BYTES: usize = 4_096;
+
+/// The keys of [`WatchQuery`].
+pub(super) const KEYS: [&str; 5] = ["topics", "since", "status", "label", "heartbeat"];
+
+/// What a reader asked for, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    topics: Vec<Topic>,
+    statuses: Vec<Status>,
+    labels: Vec<String>,
+    since: Option<u64>,
+    heartbeat: Duration,
+}
+
+impl TryFrom<WatchQuery> for Wanted {
+    type Error = Problem;
+
+    fn try_from(query: WatchQuery) -> Result<Self, Problem> {
+        let WatchQuery { topics, since, status, label, heartbeat } = query;
+        let topics = match words("topics", topics.as_ref())? {
+            none if none.is_empty() => Topic::ALL.to_vec(),
+            some => some,
+        };
+        let statuses = words("status", status.as_ref())?;
+        let labels = words("label", label.as_ref())?;
+        let default = Duration::from_secs(HEARTBEAT_DEFAULT_S);
+        let heartbeat = heartbeat.as_deref().map_or(Ok(default), parse_heartbeat)?;
+        Ok(Self { topics, statuses, labels, since, heartbeat })
+    }
+}
+
+fn parse_heartbeat(text: &str) -> Result<Duration, Problem> {
+    let bounds = Duration::from_secs(HEARTBEAT_MIN_S)..=Duration::from_secs(HEARTBEAT_MAX_S);
+    humantime::parse_duration(text).ok().filter(|heartbeat| bounds.contains(heartbeat)).ok_or_else(|| {
+        let text = format!("heartbeat {text:?}: expected a duration from {HEARTBEAT_MIN_S}s to {HEARTBEAT_MAX_S}s");
+        ProblemKind::BadRequest.problem(text)
+    })
+}
+
+impl Wanted {
+    fn wants(&self, change: &Change) -> bool {
+        change.what.topic().is_some_and(|topic| self.topics.contains(&topic))
+            && match &change.what {
+                Values::Members { old, new } => {
+                    let status = |member: &Option<Box<Member>>| member.as_ref().map(|member| member.status);
+                    fits(&self.statuses, status(old), status(new))
+                        && (self.labels.is_empty()
+                            || [old, new].into_iter().flatten().any(|one| has_labels(&self.labels, &one.labels)))
+                }
+                Values::Decisions { .. } => true,
+                Values::Other => false,
+            }
+    }
+
+    fn lists(&self, member: &node::Member) -> bool {
+        let labels = member.decided.labels.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+        self.topics.contains(&Topic::Members)
+            && fits(&self.statuses, None, Some(member.status))
+            && has_labels(&self.labels, &labels)
+    }
+}
+
+/// Where the protocol core stands.
+struct Standing {
+    revision: u64,
+    first: u64,
+    /// Only without `since`.
+    members: Vec<node::Member>,
+    decisions: Vec<Arc<Decision>>,
+}
+
+/// Why `since` cannot be resumed from, if it cannot.
+fn gone(since: u64, first: u64, oldest: u64, revision: u64) -> Option<String> {
+    let why = if since > revision {
+        format!("it is in the future: this daemon has come to {revision}, so it was told by another one")
+    } else if since < first {
+        format!("it is from an earlier life of this daemon, which began this one at {first}")
+    } else if since < oldest {
+        format!("the history goes back to {oldest} only")
+    } else {
+        return None;
+    };
+    Some(format!("cannot resume from revision {since}: {why}; watch without since to get the present state"))
+}
+
+/// Opens a stream.
+///
+/// # Errors
+/// A problem: `bad-request`, `gone`, `busy`, or the protocol task has stopped.
+pub(super) async fn open(membership: &Membership, query: WatchQuery) -> Result<Response, Problem> {
+    let wanted = Wanted::try_from(query)?;
+    let hub = &membership.hub;
+    let place = hub.enter().map_err(|error| {
+        ProblemKind::Busy.problem(format!("{error}; end one of them, or share a stream among several"))
+    })?;
+    // At one instant: changes after this revision come from the hub, also those that are not published yet.
+    let asked = wanted.clone();
+    let standing = membership.engine.query(move |node| Standing {
+        revision: node.revision(),
+        first: node.first_revision(),
+        members: match asked.since {
+            Some(_) => Vec::new(),
+            None => node.members().into_iter().filter(|member| asked.lists(member)).collect(),
+        },
+        decisions: match asked.since {
+            None if asked.topics.contains(&Topic::Decisions) => node.decisions(),
+            _ => Vec::new(),
+        },
+    });
+    let Standing { revision, first, members, decisions } = standing.await?;
+    let oldest = hub.oldest();
+    if let Some(why) = wanted.since.and_then(|since| gone(since, first, oldest, revision)) {
+        return Err(ProblemKind::Gone.problem(why));
+    }
+    let node = membership.trust.me;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let hello = Hello { node, version, joined: membership.is_joined(), oldest, revision };
+    Ok(Reader::new(Arc::clone(hub), place, wanted, hello, (members, decisions)).into_answer())
+}
+
+/// One reader.
+struct Reader {
+    me: NodeId,
+    wanted: Wanted,
+    hub: Arc<Hub>,
+    changes: watch::Receiver<u64>,
+    /// The last revision told, or passed over.
+    cursor: u64,
+    heartbeat_due: Instant,
+    hello: Option<Hello>,
+    /// What of the snapshot is still to be told. The bulk of each, its record, is shared with the protocol core.
+    items: VecDeque<node::Member>,
+    decisions: VecDeque<Arc<Decision>>,
+    /// `synced` is told when the cursor has come here.
+    synced_at: Option<u64>,
+    is_over: bool,
+    _place: Place,
+}
+
+impl Reader {
+    fn new(
+        hub: Arc<Hub>,
+        place: Place,
+        wanted: Wanted,
+        hello: Hello,
+        (members, decisions): (Vec<node::Member>, Vec<Arc<Decision>>),
+    ) -> Self {
+        Self {
+            me: hello.node,
+            cursor: wanted.since.unwrap_or(hello.revision),
+            changes: hub.changes(),
+            hub,
+            heartbeat_due: Instant::now() + wanted.heartbeat,
+            wanted,
+            synced_at: Some(hello.revision),
+            hello: Some(hello),
+            items: members.into(),
+            decisions: decisions.into(),
+            is_over: false,
+            _place: place,
+        }
+    }
+
+    /// What can be said at once.
+    fn fill(&mut self, batch: &mut Batch) {
+        if let Some(hello) = self.hello.take() {
+            batch.line(&Line::Hello(hello));
+        }
+        while batch.has_room() {
+            let Some(member) = self.items.pop_front() else { break };
+            let value = Box::new(told(member, self.me));
+            batch.line(&Line::Item(Item { what: Object::Members { value } }));
+        }
+        while batch.has_room() {
+            let Some(decision) = self.decisions.pop_front() else { break };
+            let value = Box::new(decision_view(&decision));
+            batch.line(&Line::Item(Item { what: Object::Decisions { value } }));
+        }
+        if self.synced_at.is_none_or(|at| self.cursor < at) && batch.has_room() {
+            self.read(batch);
+        }
+        let has_listed = self.items.is_empty() && self.decisions.is_empty();
+        if has_listed && !self.is_over && self.synced_at.take_if(|at| self.cursor >= *at).is_some() {
+            batch.line(&Line::Synced(Mark { revision: self.cursor }));
+        }
+    }
+
+    fn read(&mut self, batch: &mut Batch) {
+        match self.hub.read(self.cursor, batch.room(), |change| self.wanted.wants(change)) {
+            Read::Lines(lines, cursor) => {
+                batch.extend(lines);
+                self.cursor = cursor;
+            }
+            Read::Nothing => {}
+            Read::Lagged(missed_up_to) => {
+                metrics::watcher_lagged();
+                batch.line(&Line::Lagged(Lagged { told: self.cursor, missed_up_to }));
+                self.is_over = true;
+            }
+            Read::Closed(reason) => {
+                batch.line(&Line::Closed(Closed { reason }));
+                self.is_over = true;
+            }
+        }
+    }
+
+    /// Waits for something new, or until a sign of life is due.
+    async fn wait(&mut self, batch: &mut Batch) {
+        tokio::select! {
+            biased;
+            () = sleep_until(self.heartbeat_due) => batch.line(&Line::Heartbeat(Mark { revision: self.cursor })),
+            // The hub lives as long as this reader: its signal never ends.
+            _ = self.changes.changed() => {}
+        }
+    }
+}
+
+impl Source for Reader {
+    /// The next lines; none when all has been said.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut batch = Batch::default();
+        while batch.is_empty() && !self.is_over {
+            // Before the look, so that what comes after it wakes.
+            self.changes.mark_unchanged();
+            let before = self.cursor;
+            self.fill(&mut batch);
+            if !batch.is_empty() {
+                break;
+            }
+            if self.cursor == before {
+                self.wait(&mut batch).await;
+            } else {
+                // Nothing of what was looked at fits, and there may be more.
+                tokio::task::yield_now().await;
+            }
+        }
+        if batch.is_empty() {
+            return None;
+        }
+        self.heartbeat_due = Instant::now() + self.wanted.heartbeat;
+        metrics::watch_lines(batch.lines);
+        Some(batch.into_bytes())
+    }
+}
+
+/// Lines on their way into one write. A single one is not copied.
+#[derive(Debug, Default)]
+struct Batch {
+    parts: Vec<Bytes>,
+    bytes: usize,
+    lines: u64,
+}
+
+impl Batch {
+    const fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    const fn room(&self) -> usize {
+        WRITE_BYTES.saturating_sub(self.bytes)
+    }
+
+    const fn has_room(&self) -> bool {
+        self.bytes < WRITE_BYTES
+    }
+
+    fn line(&mut self, line: &impl Serialize) {
+        if let Ok(mut text) = serde_json::to_vec(line) {
+            text.push(b'\n');
+            self.extend([text.into()]);
+        }
+    }
+
+    fn extend(&mut self, lines: impl IntoIterator<Item = Bytes>) {
+        for line in lines {
+            self.bytes += line.len();
+            self.lines += 1;
+            self.parts.push(line);
+        }
+    }
+
+    fn into_bytes(mut self) -> Bytes {
+        if let [_] = self.parts.as_slice() {
+            return self.parts.swap_remove(0);
+        }
+        self.parts.concat().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::api::watch::Cause;
+
+    /// About what a change of a node takes.
+    const LINE_BYTES: usize = 1_000;
+
+    fn change(revision: u64) -> Change {
+        let what = Values::Members { old: None, new: None };
+        Change { revision, time: "x".repeat(LINE_BYTES), cause: Cause::Gossip, by: None, what }
+    }
+
+    fn wanted(query: WatchQuery) -> Wanted {
+        Wanted::try_from(query).unwrap()
+    }
+
+    /// A reader that wants all, changes without nodes too.
+    fn reader(hub: &Arc<Hub>, query: WatchQuery, revision: u64) -> Reader {
+        let hello = Hello { node: NodeId::from_bytes([1; 16]), version: "0".into(), joined: true, oldest: 0, revision };
+        Reader::new(Arc::clone(hub), hub.enter().unwrap(), wanted(query), hello, Default::default())
+    }
+
+    /// The next lines in a few words; `over` at the end.
+    async fn told(reader: &mut Reader) -> String {
+        let Some(bytes) = reader.next().await else { return "over".to_owned() };
+        let word = |line: &str| match serde_json::from_str(line).unwrap() {
+            Line::Hello(hello) => format!("hello {}", hello.revision),
+            Line::Synced(mark) => format!("synced {}", mark.revision),
+            Line::Change(change) => format!("{}", change.revision),
+            Line::Heartbeat(mark) => format!("heartbeat {}", mark.revision),
+            Line::Lagged(Lagged { told, missed_up_to }) => format!("lagged {told} {missed_up_to}"),
+            Line::Closed(closed) => format!("closed {:?}", closed.reason),
+            other => panic!("{other:?}"),
+        };
+        String::from_utf8(bytes.to_vec()).unwrap().lines().map(word).collect::<Vec<_>>().join(", ")
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_ahead_of_the_history_is_followed_by_what_comes_after_it() {
+        let hub = Arc::new(Hub::new(10));
+        // What led to 12 is not published yet.
+        let mut reader = reader(&hub, WatchQuery::default(), 12);
+        assert_eq!(told(&mut reader).await, "hello 12, synced 12");
+        (11..=13).for_each(|revision| hub.publish(change(revision)));
+        assert_eq!(told(&mut reader).await, "13");
+        hub.publish(change(14));
+        hub.close(crate::api::watch::CloseReason::Left);
+        assert_eq!([told(&mut reader).await, told(&mut reader).await], ["14", "closed Left"]);
+        assert_eq!(told(&mut reader).await, "over");
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_comes_before_synced() {
+        let hub = Arc::new(Hub::with_limits(10, 4, 1 << 20, 9));
+        (11..=13).for_each(|revision| hub.publish(change(revision)));
+        let since = |since| WatchQuery { since: Some(since), ..WatchQuery::default() };
+        let mut late = reader(&hub, since(11), 13);
+        assert_eq!(told(&mut late).await, "hello 13, 12, 13, synced 13");
+        let mut up_to_date = reader(&hub, since(13), 13);
+        assert_eq!(told(&mut up_to_date).await, "hello 13, synced 13");
+        // Resumed before what it was promised is published.
+        let mut ahead = reader(&hub, since(13), 14);
+        assert_eq!(told(&mut ahead).await, "hello 14");
+        (14..=20).for_each(|revision| hub.publish(change(revision)));
+        for reader in [&mut late, &mut up_to_date, &mut ahead] {
+            assert_eq!([told(reader).await, told(reader).await], ["lagged 13 16", "over"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_passed_over_and_counted_in_heartbeats() {
+        let hub = Arc::new(Hub::with_limits(0, 10_000, 64 << 20, 9));
+        let only_down = WatchQuery { status: Some("down".into()), heartbeat: Some("1s".into()), ..Default::default() };
+        let mut reader = reader(&hub, only_down, 0);
+        assert_eq!(told(&mut reader).await, "hello 0, synced 0");
+        // More than is looked at in one go.
+        (1..=3_000).for_each(|revision| hub.publish(change(revision)));
+        assert_eq!(told(&mut reader).await, "heartbeat 3000");
+    }
+
+    #[test]
+    fn queries_are_understood_or_refused() {
+        let all = wanted(WatchQuery::default());
+        assert_eq!((all.topics.as_slice(), all.heartbeat.as_secs()), (Topic::ALL.as_slice(), 15));
+        let query = |topics: &str, status: &str, heartbeat: &str| WatchQuery {
+            topics: Some(topics.into()),
+            status: Some(status.into()),
+            heartbeat: Some(heartbeat.into()),
+            since: None,
+            label: None,
+        };
+        let some = wanted(query("members", "ready,down", "5m"));
+        assert_eq!(
+            (some.statuses.as_slice(), some.heartbeat.as_secs()),
+            ([Status::Ready, Status::Down].as_slice(), 300)
+        );
+        for (bad, text) in [
+            (query("weather", "", "15s"), "topics: \"weather\" is not a topic: expected one of members"),
+            (query("", "dead", "15s"), "status: \"dead\" is not a status"),
+            (query("", "", "999ms"), "heartbeat \"999ms\": expected a duration from 1s to 300s"),
+            (query("", "", "6m"), "heartbeat \"6m\""),
+            (query("", "", "often"), "heartbeat \"often\""),
+        ] {
+            let detail = Wanted::try_from(bad).unwrap_err().detail;
+            assert!(detail.contains(text), "{detail}");
+        }
+        let WatchQuery { topics: _, since: _, status: _, label: _, heartbeat: _ } = WatchQuery::default();
+        assert_eq!(KEYS, ["topics", "since", "status", "label", "heartbeat"]);
+    }
+
+    #[test]
+    fn what_cannot_be_resumed_has_its_reason() {
+        // since, first of this life, oldest, present
+        let rows = [
+            ((100, 100, 100, 100), None),
+            ((150, 100, 150, 200), None),
+            ((200, 100, 150, 200), None),
+            ((149, 100, 150, 200), Some("the history goes back to 150 only")),
+            ((99, 100, 150, 200), Some("it is from an earlier life of this daemon, which began this one at 100")),
+            ((201, 100, 150, 200), Some("it is in the future: this daemon has come to 200")),
+        ];
+        for ((since, first, oldest, revision), expected) in rows {
+            let why = gone(since, first, oldest, revision);
+            assert_eq!(why.is_some(), expected.is_some(), "{since}");
+            assert!(why.is_none_or(|why| why.contains(expected.unwrap()) && why.contains("without since")), "{since}");
+        }
+    }
+
+    /// A connection to the stream, as curl would make it.
+    async fn connect(path: &std::path::Path) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(b"GET /v1/watch HTTP/1.0\r\nhost: x\r\n\r\n").await.unwrap();
+        BufReader::new(stream)
+    }
+
+    /// The next line of the stream; none at its end.
+    async fn line(stream: &mut BufReader<UnixStream>) -> Option<Line> {
+        let mut text = String::new();
+        loop {
+            text.clear();
+            if stream.read_line(&mut text).await.unwrap() == 0 {
+                return None;
+            }
+            // The head of the answer.
+            if text.starts_with('{') {
+                return Some(serde_json::from_str(&text).unwrap());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_read_is_told_and_delays_nobody() {
+        const READERS: usize = 100;
+        const STALLED: usize = 10;
+        const KEPT: u64 = 1_000;
+        const LAST: u64 = 4_000;
+        let hub = Arc::new(Hub::with_limits(0, usize::try_from(KEPT).unwrap(), 64 << 20, READERS));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = Arc::clone(&hub);
+        let stream = move || async move { reader(&served, WatchQuery::default(), 0).into_answer() };
+        tokio::spawn(axum::serve(listener, Router::new().route("/v1/watch", get(stream))).into_future());
+        let mut streams = Vec::new();
+        for _ in 0..READERS {
+            let mut stream = connect(&path).await;
+            assert!(matches!(line(&mut stream).await, Some(Line::Hello(_))));
+            streams.push(stream);
+        }
+        assert!(hub.enter().is_err());
+        let stalled = streams.split_off(READERS - STALLED);
+        let progress: Arc<Vec<AtomicU64>> = Arc::new(streams.iter().map(|_| AtomicU64::new(0)).collect());
+        let readers: Vec<_> = streams
+            .into_iter()
+            .enumerate()
+            .map(|(at, mut stream)| {
+                let progress = Arc::clone(&progress);
+                tokio::spawn(async move {
+                    assert!(matches!(line(&mut stream).await, Some(Line::Synced(_))));
+                    for revision in 1..=LAST {
+                        let Some(Line::Change(change)) = line(&mut stream).await else { panic!("{at} at {revision}") };
+                        assert_eq!(change.revision, revision);
+                        progress[at].store(revision, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for revision in 1..=LAST {
+            hub.publish(change(revision));
+            // As fast as those can that read.
+            while progress.iter().any(|at| revision - at.load(Ordering::Relaxed) > KEPT / 2) {
+                tokio::task::yield_now().await;
+            }
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        // What a stalled one was still given lies in the buffers of its connection, and is bounded.
+        for mut stream in stalled {
+            let (mut last, mut bytes) = (0, 0);
+            let lagged = loop {
+                match line(&mut stream).await {
+                    Some(Line::Synced(_)) => {}
+                    Some(Line::Change(change)) => {
+                        (last, bytes) = (change.revision, bytes + LINE_BYTES);
+                    }
+                    Some(Line::Lagged(lagged)) => break lagged,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(lagged, Lagged { told: last, missed_up_to: LAST - KEPT });
+            assert!(bytes < 1 << 20, "{bytes} bytes were buffered");
+            assert_eq!(line(&mut stream).await, None);
+        }
+    }
+}
