@@ -490,6 +490,7 @@ mod tests {
                 anchor: issuer.anchor(),
                 credential: issuer.credential(id(n), Role::Worker, 0),
                 decisions: Vec::new(),
+                tables: Vec::new(),
                 seed: [u8::try_from(n).unwrap(); 32],
                 contacts: vec![host::address(0), host::address(1)],
                 config: Config::lan(),
@@ -506,7 +507,10 @@ mod tests {
                         self.flying.insert((self.now_us + DELAY_US, self.sent), (to, bytes));
                     }
                     Effect::Event(event) => self.told.push((self.now_us, n, event)),
-                    Effect::PersistGeneration(_) | Effect::Keep { .. } | Effect::Forget { .. } => {}
+                    Effect::PersistGeneration(_)
+                    | Effect::Keep { .. }
+                    | Effect::KeepTable { .. }
+                    | Effect::Forget { .. } => {}
                     Effect::Exchange { .. } => panic!("foca has no exchanges"),
                 }
             }

@@ -125,6 +125,8 @@ pub(crate) struct Host {
     pub(crate) disk: u64,
     /// Decisions on its disk.
     pub(crate) kept: BTreeMap<u64, Arc<SignedDecision>>,
+    /// Its own tables, as they are on its disk.
+    pub(crate) kept_tables: KeptTables,
     /// When its certificate was issued, in milliseconds since virtual time zero.
     pub(crate) issued_ms: u64,
     /// It learned that it was removed, and forgot its cluster.
@@ -210,6 +212,7 @@ impl Host {
             drift_since_us: 0,
             disk: 0,
             kept: BTreeMap::new(),
+            kept_tables: KeptTables::default(),
             issued_ms: 0,
             is_removed: false,
             copy: None,

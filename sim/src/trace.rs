@@ -73,6 +73,10 @@ impl Trace {
                     self.number(stamp.map_or(0, |stamp| stamp.at.bits()));
                 }
             }
+            Event::Table { revision, .. } | Event::Conflict { revision, .. } => {
+                self.number(*revision);
+                self.bytes(format!("{event:?}").as_bytes());
+            }
             Event::Removed(decision) => self.number(decision.stamp.at.bits()),
             Event::Confirmed { nonce } => self.number(u64::from(*nonce)),
             Event::Joined { with } => self.bytes(with.as_bytes()),

@@ -360,6 +360,7 @@ impl Daemon {
             anchor: trust.anchor(),
             credential: trust.credential(),
             decisions,
+            tables: Vec::new(),
             seed,
             contacts,
             config: self.settings.protocol.clone(),

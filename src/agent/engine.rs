@@ -465,6 +465,8 @@ impl Task {
             },
             Effect::Keep { slot, decision } => self.keeper.keep(slot, Some(decision)),
             Effect::Forget { slot } => self.keeper.keep(slot, None),
+            // Nothing writes tables here yet but the protocol itself, and that it finds out again.
+            Effect::KeepTable { step, .. } => self.node.handle_command(self.clock.now(), Command::Written(step)),
             Effect::Event(event) => self.tell(event),
         }
     }
@@ -514,6 +516,8 @@ impl Task {
                 self.hub.publish(view::decided(revision, self.clock.now().unix_ms, cause, values));
                 self.progress.send_modify(|progress| progress.decisions += 1);
             }
+            // Not on the stream yet.
+            Event::Table { .. } | Event::Conflict { .. } => {}
             Event::Removed(decision) => {
                 // The first one counts.
                 let _ = self.removed.try_send(decision);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use foca::PeriodicParams;
 
 use super::codec;
+use crate::wire::datagram::SECTION_HEADER_BYTES;
 
 /// Largest datagram that an operator may ask for: a UDP payload inside a 9,000-byte jumbo frame (IPv6).
 pub const DATAGRAM_BYTES_CEILING: usize = 8_952;
@@ -148,6 +149,11 @@ impl Config {
     /// Payload that fits into a datagram after sealing.
     pub(super) const fn payload_bytes_max(&self) -> usize {
         self.datagram_bytes_max.saturating_sub(crate::wire::frame::OVERHEAD_BYTES)
+    }
+
+    /// Body of a section that has a datagram for itself.
+    pub(super) const fn section_bytes_max(&self) -> usize {
+        self.payload_bytes_max().saturating_sub(SECTION_HEADER_BYTES)
     }
 
     /// Most bytes of foca's in a datagram, on the wire.

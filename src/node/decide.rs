@@ -19,7 +19,7 @@ use crate::record::decision::{
 use crate::record::{NodeId, RecordError, Role, Status};
 use crate::wire::datagram::Writer;
 use crate::wire::decision::{Batch, Have, SignedDecision, slot_hash};
-use crate::wire::exchange::{Liveness, Reply, Request};
+use crate::wire::exchange::{Digest, Liveness, Reply, Request};
 
 /// Decisions in one message between two nodes, at most: each costs its receiver two signatures, some 100 µs.
 const DECISIONS_AT_ONCE: usize = 128;
@@ -438,9 +438,10 @@ impl Node {
         Reply::Decisions { decisions, wanted: wanted.map(|have| have.slot).collect(), more }
     }
 
-    pub(super) fn ask_for_decisions(&mut self, peer: Peer, to: std::net::SocketAddr) {
+    /// `tables` is the peer's digest over tables, for what comes after.
+    pub(super) fn ask_for_decisions(&mut self, peer: Peer, to: std::net::SocketAddr, tables: Digest) {
         let request = Request::Decisions { have: self.decisions.haves() };
-        self.exchange(to, Some(peer.id), Purpose::Decisions(to), &request, PATIENCE_MS);
+        self.exchange(to, Some(peer.id), Purpose::Decisions(to, tables), &request, PATIENCE_MS);
     }
 
     pub(super) fn take_decisions(&mut self, now: Now, decisions: Vec<Batch>) -> bool {
@@ -457,7 +458,7 @@ impl Node {
         &mut self,
         now: Now,
         peer: Peer,
-        to: std::net::SocketAddr,
+        (to, tables): (std::net::SocketAddr, Digest),
         (decisions, wanted, more): (Vec<Batch>, Vec<u64>, bool),
     ) {
         let any = self.take_decisions(now, decisions);
@@ -467,7 +468,11 @@ impl Node {
             self.exchange(to, Some(peer.id), Purpose::Push, &request, PATIENCE_MS);
         }
         // Without progress the rest would be refused too.
-        if more && any { self.ask_for_decisions(peer, to) } else { self.has_synced(peer) }
+        if more && any {
+            self.ask_for_decisions(peer, to, tables);
+        } else {
+            self.tables_synced(now, peer, tables);
+        }
     }
 
     /// Is this the decision that removed this very node?

@@ -293,7 +293,8 @@ impl Node {
             Purpose::Sync
             | Purpose::Push
             | Purpose::LeavePush
-            | Purpose::Decisions(_)
+            | Purpose::Decisions(..)
+            | Purpose::Tables(_)
             | Purpose::Fetch
             | Purpose::Confirm(_) => {}
         }

@@ -80,6 +80,7 @@ impl Node {
             self.forget_member(now, id, Cause::Retention);
         }
         self.table.remove_parked();
+        self.tidy_tables(now);
         let table = &self.table;
         self.channel.retain_senders(|id| table.knows(id));
     }
@@ -90,7 +91,9 @@ impl Node {
             let forget = foca::Timer::RemoveDown(old.swim.identity);
             self.drive(now, |foca, out| foca.handle_timer(forget, out));
             self.spread.stop(&id);
+            let status = old.status;
             self.tell(cause, Some(Box::new(old)), None);
+            self.tables_follow(now, cause, id, (Some(status), None));
         }
     }
 }

@@ -1,16 +1,20 @@
 //! What goes into a [`Node`](super::Node) and what comes out: time, orders, effects, events.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::config::Config;
 use super::table::Member;
+use super::tables::{Changed, Conflict};
 use crate::record::decision::Decision;
-use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status};
+use crate::record::network::{Endpoint, EndpointId, Mac, NetworkId};
+use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status, Version};
 use crate::wire::Keyring;
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::decision::SignedDecision;
 use crate::wire::exchange::Liveness;
+use crate::wire::table::{Body, Key, Scope, Step};
 
 /// Both clocks of a machine, read at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,12 +46,25 @@ pub struct Start {
     pub credential: Credential,
     /// The decisions that it kept before ([`Effect::Keep`]).
     pub decisions: Vec<SignedDecision>,
+    /// Its own tables as it kept them before ([`Effect::KeepTable`]), attachments first.
+    pub tables: Vec<KeptTable>,
     /// 32 bytes of the operating system's randomness, new at every start.
     pub seed: [u8; 32],
     /// Addresses to find others at.
     pub contacts: Vec<SocketAddr>,
     /// The protocol's constants.
     pub config: Config,
+}
+
+/// An own table as it is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptTable {
+    /// Which.
+    pub scope: Scope,
+    /// The tips of its lives, oldest first.
+    pub lives: Vec<Version>,
+    /// All of its records.
+    pub records: Vec<(Key, Body)>,
 }
 
 /// Names an exchange until its reply or failure.
@@ -91,6 +108,15 @@ pub enum Effect {
     Forget {
         /// Names the place.
         slot: u64,
+    },
+    /// Keep a step of an own table on the disk, then give it back with [`Command::Written`]: nobody is told before. Steps
+    /// come in order, and have to be kept and given back in order. One that is whole ([`Step::is_whole`]) is all there
+    /// is; a network that goes from the attachments takes its table along.
+    KeepTable {
+        /// What changes.
+        step: Arc<Step>,
+        /// The tips of the table's lives from now on, oldest first.
+        lives: Vec<Version>,
     },
     /// Tell whoever listens.
     Event(Event),
@@ -189,7 +215,30 @@ pub enum Event {
     },
     /// This node is a member no more: somebody has decided so. It says nothing from now on.
     Removed(Arc<Decision>),
-    /// All members have what [`Node::handle_confirm`](super::Node::handle_confirm) asked for.
+    /// An attachment or an endpoint appeared, changed or went.
+    Table {
+        /// This node's count of visible changes.
+        revision: u64,
+        /// Why.
+        cause: Cause,
+        /// What.
+        change: Changed,
+    },
+    /// Others claim an address that belongs to one of them only, or nobody does any more.
+    Conflict {
+        /// This node's count of visible changes.
+        revision: u64,
+        /// In which network.
+        network: NetworkId,
+        /// Which address.
+        addr: IpAddr,
+        /// Before; none: there was no conflict.
+        old: Option<Conflict>,
+        /// After; none: there is none any more.
+        new: Option<Conflict>,
+    },
+    /// All members have what [`Node::handle_confirm`](super::Node::handle_confirm) or
+    /// [`Node::handle_sighting`](super::Node::handle_sighting) asked for.
     Confirmed {
         /// The question.
         nonce: u32,
@@ -229,6 +278,10 @@ pub enum Command {
     Away(u16),
     /// Take in decisions that [`Node::handle_orders`](super::Node::handle_orders) has signed and that are on the disk now.
     Decided(Vec<SignedDecision>),
+    /// A step of an own table is on the disk now ([`Effect::KeepTable`]): it counts here, and is told to others.
+    Written(Arc<Step>),
+    /// Steps that were to be kept could not be: none of those that were not given back counts.
+    Unwritten,
     /// The scheduler on this node leads in that term; none: it does not.
     Lead(Option<u64>),
     /// Say something else of this node; refused without a word if it breaks a limit.
@@ -237,6 +290,38 @@ pub enum Command {
     Credential(Credential),
     /// From now on this node is to be reached there.
     Readdress(SocketAddr),
+}
+
+/// A write into this node's own tables: one version step, whatever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Attach this node to a network, or change its attachment.
+    Attach {
+        /// Which network.
+        network: NetworkId,
+        /// What it is called.
+        name: String,
+        /// The node's data-path address in it.
+        vtep: IpAddr,
+        /// The data path's hardware address.
+        mac: Option<Mac>,
+    },
+    /// Detach this node from a network: its endpoints go too.
+    Detach(NetworkId),
+    /// Set endpoints of this node, and delete those that are none.
+    Set {
+        /// In which network.
+        network: NetworkId,
+        /// Which.
+        endpoints: Vec<(EndpointId, Option<Endpoint>)>,
+    },
+    /// Make these all endpoints of this node in a network.
+    Replace {
+        /// In which network.
+        network: NetworkId,
+        /// All of them.
+        endpoints: BTreeMap<EndpointId, Endpoint>,
+    },
 }
 
 /// What a node thinks of itself: whoever reads its listing should know how much it is worth.

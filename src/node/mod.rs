@@ -30,13 +30,18 @@ mod decisions;
 mod errand;
 mod farewell;
 mod health;
+mod hints;
+mod holdings;
 mod identity;
 mod inquiry;
 mod io;
+mod kept;
 mod ledger;
 mod lives;
 mod mutant;
 mod parked;
+mod push;
+mod reconcile;
 mod records;
 mod spread;
 mod stats;
@@ -47,6 +52,7 @@ pub mod tables;
 mod tables_own;
 mod tables_view;
 mod timers;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -61,9 +67,13 @@ pub use self::decide::{Order, OrderError};
 use self::decisions::Decisions;
 pub use self::decisions::Refused;
 use self::health::Own;
+use self::holdings::Holdings;
 pub use self::identity::Identity;
 use self::inquiry::Inquiries;
-pub use self::io::{Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, Now, Peer, Start};
+pub use self::io::{
+    Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, KeptTable, Now, Peer, Start, Write,
+};
+pub use self::kept::KeptTables;
 use self::lives::Rival;
 pub use self::mutant::Mutant;
 use self::spread::Spread;
@@ -74,10 +84,10 @@ use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
 use crate::record::decision::{Hlc, Slot};
-use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status, Version};
+use crate::record::{ClusterId, NodeId, NodeRecord, Status, Version};
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
-use crate::wire::exchange::Liveness;
+use crate::wire::exchange::{Digest, Liveness};
 use crate::wire::{Channel, DropCause};
 
 /// Effects waiting to be drained, at most; a caller that drains after each input never comes near.
@@ -88,10 +98,12 @@ enum Purpose {
     Sync,
     Push,
     LeavePush,
-    /// Which decisions are lacking? The peer's address.
-    Decisions(SocketAddr),
+    /// Which decisions are lacking? The peer's address, and its digest over tables.
+    Decisions(SocketAddr, Digest),
     /// Records that are too large for a datagram.
     Fetch,
+    /// What is lacking of tables? How many scopes both were known to hold.
+    Tables(usize),
     /// Has the peer what this question asks for?
     Confirm(u32),
     /// Does the subject of an inquiry answer?
@@ -128,7 +140,8 @@ pub struct Node {
     decision_news: Spread<Slot>,
     /// When this node last decided something.
     decided_at: Hlc,
-    /// Questions who has certain decisions.
+    holdings: Holdings,
+    /// Questions who has certain decisions or versions of tables.
     waits: BTreeMap<u32, Wait>,
     missing: BTreeSet<NodeId>,
     /// Large records being fetched: which version, and until when nobody else is asked for it.
@@ -185,7 +198,7 @@ fn first_timers(now: Now, jitter_us: u64) -> Timers {
 impl Node {
     /// Starts a node. It does nothing until the first `handle_*`; [`Node::next_timeout_us`] is due at once.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { id, generation, addr, record, contacts, config, decisions, .. } = start;
+        let Start { id, generation, addr, record, contacts, config, decisions, tables, .. } = start;
         let record = NodeRecord { started_generation: generation, ..record };
         let mut rng = ChaCha12Rng::from_seed(start.seed);
         let mut channel_seed = [0_u8; 32];
@@ -220,6 +233,7 @@ impl Node {
             decisions: Decisions::default(),
             decision_news: Spread::default(),
             decided_at: Hlc::default(),
+            holdings: Holdings::new(id),
             waits: BTreeMap::new(),
             missing: BTreeSet::new(),
             fetching: BTreeMap::new(),
@@ -250,6 +264,7 @@ impl Node {
             revision: lives::first_revision(generation),
         };
         node.recall(now, decisions);
+        node.recall_tables(tables);
         node
     }
 
@@ -258,41 +273,6 @@ impl Node {
     /// This node's own life.
     pub fn identity(&self) -> Identity {
         *self.foca.identity()
-    }
-
-    /// All members, this node among them, by id.
-    pub fn members(&self) -> Vec<Member> {
-        let mut members: Vec<_> = self.table.iter().cloned().collect();
-        members.push(self.own_member());
-        members.sort_by_key(|member| member.swim.identity.id);
-        members
-    }
-
-    /// How many members have which status, this node among them.
-    pub fn count_by_status(&self) -> BTreeMap<Status, usize> {
-        let mut counts: BTreeMap<_, _> = Status::ALL.iter().map(|status| (*status, 0)).collect();
-        let own = self.own_member().status;
-        for status in self.table.iter().map(|member| member.status).chain([own]) {
-            *counts.entry(status).or_default() += 1;
-        }
-        counts
-    }
-
-    /// Managers other than this node that may be asked: their ids and addresses.
-    pub fn managers(&self) -> Vec<(NodeId, SocketAddr)> {
-        self.table
-            .iter_active()
-            .filter(|member| member.record.as_ref().is_some_and(|record| record.role == Role::Manager))
-            .filter(|member| member.role() == Some(Role::Manager))
-            .map(|member| (member.swim.identity.id, member.swim.identity.addr))
-            .collect()
-    }
-
-    /// Addresses worth keeping for the next start: of everybody who has not said goodbye, and contacts.
-    pub fn contacts(&self) -> Vec<SocketAddr> {
-        let known = self.table.iter().filter(|member| member.status != Status::Left);
-        let addresses: BTreeSet<_> = known.map(|member| member.swim.identity.addr).collect();
-        addresses.into_iter().chain(self.contacts.iter().copied()).take(sync::CONTACTS_MAX).collect()
     }
 
     /// The number of the last visible change. Each change has the next number, and no later life of this node uses one
@@ -309,16 +289,6 @@ impl Node {
     /// When [`Node::handle_timeout`] is due, on the monotonic clock, in microseconds.
     pub fn next_timeout_us(&self) -> Option<u64> {
         self.timers.next_us()
-    }
-
-    /// What this node says of itself beside what gossip needs.
-    pub fn details(&self) -> Details {
-        self.record.details.clone()
-    }
-
-    /// What this node thinks of itself.
-    pub fn health(&self) -> Health {
-        self.health.report()
     }
 
     /// Counters since the start.
@@ -393,6 +363,8 @@ impl Node {
                     self.take_decision(now, signed, true);
                 }
             }
+            Command::Written(step) => self.written(now, step),
+            Command::Unwritten => self.unwritten(),
             Command::Lead(term) => {
                 if term != self.record.details.leader_term {
                     let before = self.own_member();
@@ -439,6 +411,10 @@ impl Node {
                 Timer::Spread => self.spread_timer(now),
                 Timer::Want => self.want_timer(now),
                 Timer::Reap => self.reap(now),
+                Timer::Push => self.push_timer(now),
+                Timer::Notify => self.notify_timer(now),
+                Timer::Lacks => self.lacks_timer(now),
+                Timer::Attend(network) => _ = self.attend(network),
                 Timer::LeaveDeadline => self.leave_done(false),
                 Timer::Speak => self.speak(now),
             }
@@ -469,6 +445,10 @@ impl Node {
         let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;
         self.table.heard(sender, now.mono_us);
         self.heard(now);
+        let tables = sections.iter().find_map(|section| match section {
+            Section::Tables(digest) => Some(*digest),
+            _ => None,
+        });
         // Records first: a goodbye is to be known before the failure that it explains.
         let mut kind = Kind::Records;
         for section in &sections {
@@ -486,7 +466,10 @@ impl Node {
                     kind = Kind::Check;
                     self.checked(now, sender, check);
                 }
-                Section::Hello(hello) => self.greeted(now, sender, hello),
+                Section::Hello(hello) => {
+                    self.greeted(now, sender, hello);
+                    self.tables_greeted(now, sender, tables.unwrap_or_default());
+                }
                 Section::Decisions(batch) => {
                     for signed in batch.into_decisions() {
                         self.take_decision(now, signed, true);
@@ -497,7 +480,23 @@ impl Node {
                     kind = Kind::Confirm;
                     self.confirm_heard(sender, &confirm);
                 }
-                Section::Records(_) | Section::Unknown(_) => {}
+                Section::Sighting(sighting) => {
+                    kind = Kind::Confirm;
+                    self.sighting_heard(now, sender, sighting);
+                }
+                Section::Steps(pushes) => {
+                    kind = Kind::Tables;
+                    self.pushed(now, sender, pushes);
+                }
+                Section::Notices(notices) => {
+                    kind = Kind::Tables;
+                    self.noticed(now, sender, &notices);
+                }
+                Section::StepsWanted(wants) => {
+                    kind = Kind::Tables;
+                    self.answer_steps_wanted(sender, &wants);
+                }
+                Section::Records(_) | Section::Tables(_) | Section::Unknown(_) => {}
             }
         }
         self.stats.count_received(kind, len);
@@ -529,6 +528,7 @@ impl Node {
             self.note_absence(now, id);
         }
         self.react(now, old.as_ref().map(|old| old.swim), new.swim);
+        let statuses = (old.as_ref().map(|old| old.status), Some(new.status));
         // An incarnation alone is SWIM's inner matter.
         let visible =
             |member: &Member| (member.status, member.swim.identity, member.record.clone(), member.decided.clone());
@@ -536,6 +536,7 @@ impl Node {
             let cause = cause.seen(old.as_ref(), &new);
             self.tell(cause, old.map(Box::new), Some(Box::new(new)));
         }
+        self.tables_follow(now, cause, id, statuses);
         self.adapt_to_size();
     }
 

@@ -15,7 +15,7 @@ use crate::wire::exchange::{Liveness, Request};
 /// Time before a missing record is asked for (a rumour may bring it), and between two times, in microseconds.
 const WANT_INTERVAL_US: u64 = 500_000;
 /// Changes of a record within one life, at most: one a microsecond for a hundred years. A higher number is forged.
-const SEQ_MAX: u64 = 1 << 52;
+pub(super) const SEQ_MAX: u64 = 1 << 52;
 /// Rumours that go out four times as often, at most.
 const HURRIED_MAX: usize = 32;
 /// Large records fetched at once, at most.
@@ -136,7 +136,7 @@ impl Node {
         writer: &mut Writer,
         envelopes: impl Iterator<Item = &'a RecordEnvelope>,
     ) -> usize {
-        let whole = self.config.payload_bytes_max() - SECTION_HEADER_BYTES;
+        let whole = self.config.section_bytes_max();
         let mut room = writer.room().saturating_sub(SECTION_HEADER_BYTES);
         let (mut small, mut stubs) = (Vec::new(), Vec::new());
         for envelope in envelopes {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decisions::Refused;
+use super::tables;
 use super::{Node, Swim, codec};
 use crate::wire::DropCause;
 
@@ -25,13 +26,15 @@ pub enum Kind {
     Check,
     /// Decisions only.
     Decisions,
-    /// Questions whether a node has certain decisions, and their answers.
+    /// Questions whether a node has certain decisions or versions of tables, and their answers.
     Confirm,
+    /// Steps of tables, notices of them, and wants.
+    Tables,
 }
 
 impl Kind {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Probe,
         Self::IndirectProbe,
         Self::Announce,
@@ -41,6 +44,7 @@ impl Kind {
         Self::Check,
         Self::Decisions,
         Self::Confirm,
+        Self::Tables,
     ];
 
     /// The label's value in metrics.
@@ -55,6 +59,7 @@ impl Kind {
             Self::Check => "check",
             Self::Decisions => "decisions",
             Self::Confirm => "confirm",
+            Self::Tables => "tables",
         }
     }
 }
@@ -82,6 +87,13 @@ pub struct Stats {
     received: [Traffic; Kind::ALL.len()],
     drops: [u64; DropCause::ALL.len()],
     refused: [u64; Refused::ALL.len()],
+    steps_refused: [u64; tables::Refused::ALL.len()],
+    /// Steps of tables that were taken in.
+    pub steps_taken: u64,
+    /// Steps of tables that brought nothing new.
+    pub steps_known: u64,
+    /// Steps of tables that were not passed on, as too many waited.
+    pub steps_unsent: u64,
     /// Direct probes answered in time.
     pub probes_answered: u64,
     /// Sum of their round trips, in microseconds.
@@ -147,6 +159,17 @@ impl Stats {
         }
     }
 
+    pub(super) fn count_step_refused(&mut self, refused: tables::Refused) {
+        if let Some(count) = self.steps_refused.get_mut(refused as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Steps of tables refused, by cause.
+    pub fn steps_refused(&self) -> impl Iterator<Item = (tables::Refused, u64)> {
+        tables::Refused::ALL.into_iter().zip(self.steps_refused)
+    }
+
     /// Decisions refused, by cause.
     pub fn decisions_refused(&self) -> impl Iterator<Item = (Refused, u64)> {
         Refused::ALL.into_iter().zip(self.refused)
@@ -170,7 +193,7 @@ impl Stats {
 
 impl Node {
     /// Lengths of the internal queues, by name.
-    pub fn queue_depths(&self) -> [(&'static str, usize); 10] {
+    pub fn queue_depths(&self) -> [(&'static str, usize); 14] {
         [
             ("timers", self.timers.len()),
             ("swim-updates", self.foca.updates_backlog()),
@@ -182,6 +205,10 @@ impl Node {
             ("exchanges", self.exchanges.len()),
             ("inquiries", self.inquiries.len()),
             ("errands", self.inquiries.errands()),
+            ("steps", self.holdings.lane.len()),
+            ("notices", self.holdings.hints.notices()),
+            ("steps-missing", self.holdings.hints.lacks()),
+            ("steps-parked", self.holdings.tables.parked()),
         ]
     }
 

@@ -223,6 +223,9 @@ impl Node {
         writer.swim(&packet.to_wire(self.config.swim_bytes_max()));
         if let Some(hello) = hello {
             writer.hello(&hello);
+            if let Some(digest) = self.tables_digest(to.id).first_chunk().filter(|digest| **digest != [0; 8]) {
+                writer.tables(*digest);
+            }
         }
         // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
         if kind == Kind::TurnUndead {

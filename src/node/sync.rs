@@ -17,6 +17,7 @@ use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 use crate::wire::datagram::Hello;
 use crate::wire::exchange::{Digest, Liveness, MemberEntry, Reply, Request};
+use crate::wire::table::TableReply;
 
 /// Addresses kept to find others at, at most.
 pub(super) const CONTACTS_MAX: usize = 1_024;
@@ -44,7 +45,19 @@ const REJOIN_FANOUT: usize = 8;
 pub(super) struct Greetings {
     /// When the next one is due.
     pub(super) due_us: u64,
-    /// When one last agreed with this node's view, and how many have not since.
+    agreement: Agreement,
+}
+
+impl Greetings {
+    pub(super) fn new(now: Now) -> Self {
+        Self { due_us: now.mono_us, agreement: Agreement::default() }
+    }
+}
+
+/// Whether others hold the same, and how often that was looked into.
+#[derive(Debug)]
+pub(super) struct Agreement {
+    /// When a greeting last agreed with this node's view, and how many have not since.
     agreed_us: u64,
     disagreements: u32,
     /// When that last led to an exchange, and how long the next one has to wait.
@@ -52,9 +65,45 @@ pub(super) struct Greetings {
     wait_us: u64,
 }
 
-impl Greetings {
-    pub(super) const fn new(now: Now) -> Self {
-        Self { due_us: now.mono_us, agreed_us: 0, disagreements: 0, synced_us: 0, wait_us: SYNC_WAIT_MIN_US }
+impl Default for Agreement {
+    fn default() -> Self {
+        Self { agreed_us: 0, disagreements: 0, synced_us: 0, wait_us: SYNC_WAIT_MIN_US }
+    }
+}
+
+impl Agreement {
+    pub(super) fn agreed(&mut self, now: Now) {
+        self.agreed_us = now.mono_us;
+        self.disagreements = 0;
+    }
+
+    /// News may be on its way. If it does not arrive, it has to be fetched: says whether now.
+    pub(super) fn disagreed(&mut self, now: Now) -> bool {
+        self.disagreements += 1;
+        let is_lasting = self.disagreements >= DISAGREEMENTS_MAX && self.is_due(now);
+        if is_lasting {
+            self.disagreements = 0;
+        }
+        is_lasting
+    }
+
+    /// May a difference lead to an exchange now? Then it does.
+    pub(super) const fn is_due(&mut self, now: Now) -> bool {
+        let is_due = now.mono_us >= self.synced_us.saturating_add(self.wait_us);
+        if is_due {
+            self.synced_us = now.mono_us;
+        }
+        is_due
+    }
+
+    /// The exchange has brought something: there may be more.
+    pub(super) const fn mended(&mut self) {
+        self.wait_us = SYNC_WAIT_MIN_US;
+    }
+
+    /// It has not. A difference that exchanges do not mend is no reason for ever more of them.
+    pub(super) fn failed(&mut self, longest_us: u64) {
+        self.wait_us = self.wait_us.saturating_mul(2).min(longest_us);
     }
 }
 
@@ -70,7 +119,8 @@ impl Node {
         self.timers.submit(now.mono_us + wait_us, Timer::Sync);
         let longest_us = self.config.sync_interval_ms * 1_000;
         // Greetings by datagram have shown that others know the same: no connection is needed.
-        let has_compared = self.sync_wait_us >= longest_us && self.greetings.agreed_us + longest_us > now.mono_us;
+        let has_compared =
+            self.sync_wait_us >= longest_us && self.greetings.agreement.agreed_us + longest_us > now.mono_us;
         self.sync_wait_us = if self.health.is_udp_blocked() {
             SYNC_WAIT_MIN_US
         } else {
@@ -152,20 +202,11 @@ impl Node {
             return;
         }
         if self.summary().starts_with(&digest) {
-            self.greetings.agreed_us = now.mono_us;
-            self.greetings.disagreements = 0;
-            return;
-        }
-        // News may be on its way. If it does not arrive, it has to be fetched.
-        self.greetings.disagreements += 1;
-        if self.greetings.disagreements >= DISAGREEMENTS_MAX
-            && now.mono_us >= self.greetings.synced_us + self.greetings.wait_us
+            self.greetings.agreement.agreed(now);
+        } else if self.greetings.agreement.disagreed(now)
+            && let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr)
         {
-            self.greetings.disagreements = 0;
-            self.greetings.synced_us = now.mono_us;
-            if let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr) {
-                self.start_sync(addr, Some(sender));
-            }
+            self.start_sync(addr, Some(sender));
         }
     }
 
@@ -225,6 +266,7 @@ impl Node {
                 self.take_decisions(now, decisions);
                 Ok(Reply::Done)
             }
+            Request::Tables(request) => Ok(Reply::Tables(self.answer_tables(now, peer, request))),
             Request::Records { owners } => Ok(Reply::Records(self.records_of(&owners))),
             Request::Confirm { have } => Ok(Reply::Confirmed(self.has_all(&have))),
             Request::Alive => {
@@ -236,7 +278,8 @@ impl Node {
                 }
                 self.merge(now, *me, true);
                 let members = (members != Some(self.digest())).then(|| self.entries());
-                Ok(Reply::State { members, decisions: self.decisions.digest().to_be_bytes() })
+                let tables = self.tables_digest(peer.id);
+                Ok(Reply::State { members, decisions: self.decisions.digest().to_be_bytes(), tables })
             }
             Request::Push { members } => {
                 for member in members {
@@ -285,10 +328,14 @@ impl Node {
         self.heard(now);
         match (purpose, reply) {
             (_, Reply::Removed(decision)) => self.told_of_removal(now, decision),
-            (Purpose::Sync, Reply::State { members, decisions }) => self.synced(now, peer, members, decisions),
-            (Purpose::Decisions(to), Reply::Decisions { decisions, wanted, more }) => {
-                self.decisions_compared(now, peer, to, (decisions, wanted, more));
+            (Purpose::Sync, Reply::State { members, decisions, tables }) => {
+                self.synced(now, peer, members, (decisions, tables));
             }
+            (Purpose::Decisions(to, tables), Reply::Decisions { decisions, wanted, more }) => {
+                self.decisions_compared(now, peer, (to, tables), (decisions, wanted, more));
+            }
+            (Purpose::Tables(scopes), Reply::Tables(reply)) => self.tables_answered(now, peer, scopes, reply),
+            (Purpose::Confirm(nonce), Reply::Tables(TableReply::Seen(true))) => self.confirmed(peer.id, nonce),
             (Purpose::Fetch, Reply::Records(records)) => {
                 for record in records {
                     self.take_record(now, &record, true, Cause::Record);
@@ -301,25 +348,31 @@ impl Node {
         }
     }
 
-    fn synced(&mut self, now: Now, peer: Peer, members: Option<Vec<MemberEntry>>, decisions: Digest) {
+    fn synced(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        members: Option<Vec<MemberEntry>>,
+        (decisions, tables): (Digest, Digest),
+    ) {
         let known = match members {
             Some(theirs) => self.take_members(now, peer, theirs),
             None => self.table.get(peer.id).map(|member| member.swim.identity.addr),
         };
         match known.filter(|_| decisions != self.decisions.digest().to_be_bytes()) {
-            Some(_) if self.config.has(Mutant::NoComparison) => self.has_synced(peer),
+            Some(_) if self.config.has(Mutant::NoComparison) => self.has_joined(peer),
             Some(addr) => {
                 if self.config.has(Mutant::HastyJoin) {
-                    self.has_synced(peer);
+                    self.has_joined(peer);
                 }
-                self.ask_for_decisions(peer, addr);
+                self.ask_for_decisions(peer, addr, tables);
             }
-            None => self.has_synced(peer),
+            None => self.tables_synced(now, peer, tables),
         }
     }
 
     /// This node has what `peer` had.
-    pub(super) fn has_synced(&mut self, peer: Peer) {
+    pub(super) fn has_joined(&mut self, peer: Peer) {
         if !self.joined {
             self.joined = true;
             self.effect(Effect::Event(Event::Joined { with: peer.id }));
@@ -335,14 +388,13 @@ impl Node {
             let broadcast = self.joined;
             self.merge(now, entry, broadcast);
         }
-        // Something was missing here: others may miss it too, and this node more. A difference that exchanges do not mend
-        // is no reason for ever more of them.
-        self.greetings.wait_us = if self.revision != revision || !self.joined {
+        // Something was missing here: others may miss it too, and this node more.
+        if self.revision != revision || !self.joined {
             self.sync_wait_us = SYNC_WAIT_MIN_US;
-            SYNC_WAIT_MIN_US
+            self.greetings.agreement.mended();
         } else {
-            self.greetings.wait_us.saturating_mul(2).min(self.config.sync_interval_ms * 1_000)
-        };
+            self.greetings.agreement.failed(self.config.sync_interval_ms * 1_000);
+        }
         let pushes = known.map_or(&[][..], |_| lacking.as_slice()).chunks(PUSH_MEMBERS_MAX);
         for (addr, members) in known.into_iter().cycle().zip(pushes) {
             let push = Request::Push { members: members.to_vec() };

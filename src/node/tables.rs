@@ -172,7 +172,7 @@ struct Owner {
 pub struct Tables {
     pub(super) me: NodeId,
     /// The highest version of those own tables that were dropped in this life.
-    own_floor: Version,
+    pub(super) own_floor: Version,
     attachments: Shelf,
     networks: BTreeMap<NetworkId, Shelf>,
     owners: BTreeMap<NodeId, Owner>,

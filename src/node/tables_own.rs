@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::ledger::{Ledger, Usage};
+use super::ledger::{Fit, Ledger, Usage};
 use super::tables::{OWNER_BYTES_MAX, OWNER_RECORDS_MAX, Outcome, Tables, WriteError};
 use crate::record::network::{ATTACHMENTS_MAX, Attachment, Endpoint, EndpointId, Mac, NetworkId};
 use crate::record::{NodeId, Version};
@@ -112,6 +112,33 @@ impl Tables {
         check_quota(after)?;
         self.install(Arc::new(step), &mut outcome);
         Ok(outcome)
+    }
+
+    /// Takes in an own step that is on the disk now.
+    pub(super) fn commit(&mut self, step: Arc<Step>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let nothing = Ledger::default();
+        let fit = self.ledger(step.scope, self.me).unwrap_or(&nothing).fit(&step);
+        let is_own = step.owner == self.me && self.shelf(step.scope).is_some();
+        if is_own && matches!(fit, Fit::Extends | Fit::Replaces) {
+            self.install(step, &mut outcome);
+        }
+        outcome
+    }
+
+    /// The own tables alone: what is written is tried on them before it is stored.
+    pub(super) fn draft(&self) -> Self {
+        let mut draft = Self::new(self.me);
+        draft.own_floor = self.own_floor;
+        for scope in self.scopes() {
+            let (lives, records) = self.own(scope);
+            if !lives.is_empty() {
+                let records = records.map(|(key, body)| (key, body.clone())).collect();
+                let restored = draft.restore(scope, lives.to_vec(), records);
+                debug_assert_eq!(restored, Ok(()), "an own table is not its owner's");
+            }
+        }
+        draft
     }
 
     /// An own table, as it has to be on the disk to be continued by a later life: the tips of its lives, and all records.

@@ -124,4 +124,19 @@ impl Tables {
     pub fn has_seen(&self, scope: Scope, owner: NodeId, version: Version) -> bool {
         self.version(scope, owner) >= version
     }
+
+    /// Are tables of that scope held here?
+    pub fn holds(&self, scope: Scope) -> bool {
+        self.shelf(scope).is_some()
+    }
+
+    /// Would that version of another's table be taken in?
+    pub(super) fn lacks(&self, scope: Scope, owner: NodeId, version: Version) -> bool {
+        let held = self.ledger(scope, owner).map_or(Version::NONE, |held| held.version().max(held.refused));
+        owner != self.me
+            && self.knows(owner)
+            && self.holds(scope)
+            && version > held
+            && !self.is_past(scope, owner, version)
+    }
 }

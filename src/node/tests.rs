@@ -68,6 +68,7 @@ impl Pair {
             anchor: fixture::anchor(cluster(), NOW.unix_ms),
             credential: fixture::credential(cluster(), id(1), Role::Manager, NOW.unix_ms),
             decisions: Vec::new(),
+            tables: Vec::new(),
             seed: [1; 32],
             contacts: vec![addr(2)],
             config: Config::lan(),
@@ -78,7 +79,9 @@ impl Pair {
             Effect::Exchange { id, .. } => Some(id),
             _ => None,
         });
-        let reply = Reply::State { members: Some(vec![entry(2, Liveness::Alive)]), decisions: [0; 16] }.to_bytes();
+        let reply =
+            Reply::State { members: Some(vec![entry(2, Liveness::Alive)]), decisions: [0; 16], tables: [0; 16] }
+                .to_bytes();
         node.handle_reply(NOW, sync.unwrap(), Ok((Peer { id: id(2), role: Role::Worker }, &reply)));
         drain(&mut node);
         assert!(node.is_joined());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::identity::Identity;
 use crate::record::NodeId;
+use crate::record::network::NetworkId;
 
 /// What is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,14 @@ pub(super) enum Timer {
     Confirm(u32),
     /// There is news: gossip now, not at the next tick.
     Gossip,
+    /// Pass steps of tables on.
+    Push,
+    /// Say which versions of tables are here.
+    Notify,
+    /// Ask for steps that are missing.
+    Lacks,
+    /// Compare tables with somebody who is attached to that network too.
+    Attend(NetworkId),
 }
 
 /// Deadlines in order of time, then of submission.

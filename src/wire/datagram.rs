@@ -7,6 +7,7 @@ use bincode::{Decode, Encode};
 
 use super::codec::{self, DATAGRAM_LIMIT, DecodeError, RECORD_LIMIT};
 use super::decision::{Batch, Have, SignedDecision};
+use super::table::{Notice, Push, Sighting, Want, decode_pushes};
 use crate::record::{NodeId, NodeRecord, Version};
 
 /// Bytes in front of each section's body.
@@ -24,6 +25,12 @@ const KIND_HELLO: u8 = 5;
 const KIND_DECISIONS: u8 = 6;
 const KIND_CONFIRM: u8 = 7;
 const KIND_STUBS: u8 = 8;
+const KIND_STEPS: u8 = 9;
+const KIND_NOTICES: u8 = 10;
+const KIND_STEPS_WANTED: u8 = 11;
+const KIND_SIGHTING: u8 = 12;
+const KIND_TABLES: u8 = 13;
+const KIND_LAST: u8 = KIND_TABLES;
 
 /// A node's record on its way: the owner's word, passed on unread by nodes too old to read its body.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -208,8 +215,39 @@ pub enum Section<'a> {
     Confirm(Confirm),
     /// Records that are too large for a datagram: whose, and of which version. The sender has them.
     Stubs(Vec<(NodeId, Version)>),
+    /// Steps of tables.
+    Steps(Vec<Push>),
+    /// Versions of tables that the sender has.
+    Notices(Vec<Notice>),
+    /// The sender lacks steps.
+    StepsWanted(Vec<Want>),
+    /// A question or an answer about who has seen a version of a table.
+    Sighting(Sighting),
+    /// Beginning of the digest over the tables that both may have; beside a greeting. Left out: nothing is held.
+    Tables([u8; 8]),
     /// Of a kind that this version does not know.
     Unknown(u8),
+}
+
+impl Section<'_> {
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Swim(_) => KIND_SWIM,
+            Self::Records(_) => KIND_RECORDS,
+            Self::Want(_) => KIND_WANT,
+            Self::Check(_) => KIND_CHECK,
+            Self::Hello(_) => KIND_HELLO,
+            Self::Decisions(_) => KIND_DECISIONS,
+            Self::Confirm(_) => KIND_CONFIRM,
+            Self::Stubs(_) => KIND_STUBS,
+            Self::Steps(_) => KIND_STEPS,
+            Self::Notices(_) => KIND_NOTICES,
+            Self::StepsWanted(_) => KIND_STEPS_WANTED,
+            Self::Sighting(_) => KIND_SIGHTING,
+            Self::Tables(_) => KIND_TABLES,
+            Self::Unknown(kind) => *kind,
+        }
+    }
 }
 
 /// Writes sections into a payload of bounded size.
@@ -273,13 +311,51 @@ impl Writer {
 
     /// Adds as many stubs as fit and says how many.
     pub fn stubs(&mut self, stubs: &[(NodeId, Version)]) -> usize {
-        let fitting = stubs.get(..stubs.len().min(self.room() / STUB_BYTES_MAX)).unwrap_or_default();
+        self.list(KIND_STUBS, stubs)
+    }
+
+    /// Adds steps of tables ([`Push::append`]); `false` when they do not fit.
+    pub fn steps(&mut self, body: &[u8]) -> bool {
+        self.section(KIND_STEPS, body)
+    }
+
+    /// Adds as many of the notices as fit and says how many.
+    pub fn notices(&mut self, notices: &[Notice]) -> usize {
+        self.list(KIND_NOTICES, notices)
+    }
+
+    /// Adds as many of the wants as fit and says how many.
+    pub fn steps_wanted(&mut self, wants: &[Want]) -> usize {
+        self.list(KIND_STEPS_WANTED, wants)
+    }
+
+    /// Adds a question or an answer about who has seen what; `false` when it does not fit.
+    pub fn sighting(&mut self, sighting: &Sighting) -> bool {
+        self.section(KIND_SIGHTING, &codec::encode(sighting))
+    }
+
+    /// Adds the beginning of the digest over tables; `false` when it does not fit.
+    pub fn tables(&mut self, digest: [u8; 8]) -> bool {
+        self.section(KIND_TABLES, &digest)
+    }
+
+    fn list(&mut self, kind: u8, items: &[impl Encode]) -> usize {
+        let room = self.room();
         let mut body = Vec::new();
-        fitting.iter().for_each(|stub| codec::encode_into(stub, &mut body));
-        if !fitting.is_empty() {
-            self.section(KIND_STUBS, &body);
+        let mut count = 0;
+        for item in items.iter().take(RECORDS_MAX) {
+            let before = body.len();
+            codec::encode_into(item, &mut body);
+            if body.len() > room {
+                body.truncate(before);
+                break;
+            }
+            count += 1;
         }
-        fitting.len()
+        if count > 0 {
+            self.section(kind, &body);
+        }
+        count
     }
 
     /// Adds as many of the decisions as fit, of one signer, and says how many.
@@ -338,23 +414,13 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
         let len = usize::from(u16::from_be_bytes([high, low]));
         let (body, rest) = rest.split_at_checked(len).ok_or(DecodeError::Malformed("section"))?;
         // One packet and one question each: many small ones would draw many large answers.
-        let is_repeated = out.iter().any(|section| match section {
-            Section::Swim(_) => kind == KIND_SWIM,
-            Section::Records(_) => kind == KIND_RECORDS,
-            Section::Want(_) => kind == KIND_WANT,
-            Section::Check(_) => kind == KIND_CHECK,
-            Section::Hello(_) => kind == KIND_HELLO,
-            Section::Decisions(_) => kind == KIND_DECISIONS,
-            Section::Confirm(_) => kind == KIND_CONFIRM,
-            Section::Stubs(_) => kind == KIND_STUBS,
-            Section::Unknown(_) => false,
-        });
+        let is_repeated = kind <= KIND_LAST && out.iter().any(|section: &Section<'_>| section.kind() == kind);
         if is_repeated {
             return Err(DecodeError::Invalid("repeated section"));
         }
         out.push(match kind {
             KIND_SWIM => Section::Swim(body),
-            KIND_RECORDS => Section::Records(records(body)?),
+            KIND_RECORDS => Section::Records(list("record envelope", body)?),
             KIND_WANT => Section::Want(want(body)?),
             // A later version may know others, or append to these.
             KIND_CHECK => codec::decode_prefix::<Check, DATAGRAM_LIMIT>("check", body)
@@ -364,7 +430,15 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             KIND_DECISIONS => Section::Decisions(codec::decode_prefix::<Batch, DATAGRAM_LIMIT>("decisions", body)?.0),
             KIND_CONFIRM => codec::decode_prefix::<Confirm, DATAGRAM_LIMIT>("confirm", body)
                 .map_or(Section::Unknown(KIND_CONFIRM), |(confirm, _)| Section::Confirm(confirm)),
-            KIND_STUBS => Section::Stubs(stubs(body)?),
+            KIND_STUBS => Section::Stubs(list("stub", body)?),
+            KIND_STEPS => Section::Steps(decode_pushes(body)?),
+            KIND_NOTICES => Section::Notices(list("notice", body)?),
+            KIND_STEPS_WANTED => Section::StepsWanted(list("want of steps", body)?),
+            KIND_SIGHTING => codec::decode_prefix::<Sighting, DATAGRAM_LIMIT>("sighting", body)
+                .map_or(Section::Unknown(KIND_SIGHTING), |(sighting, _)| Section::Sighting(sighting)),
+            KIND_TABLES => {
+                Section::Tables(body.first_chunk().copied().ok_or(DecodeError::Malformed("digest of tables"))?)
+            }
             other => Section::Unknown(other),
         });
         payload = rest;
@@ -372,21 +446,11 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
     if payload.is_empty() { Ok(out) } else { Err(DecodeError::Trailing { what: "sections", left: payload.len() }) }
 }
 
-fn records(mut body: &[u8]) -> Result<Vec<RecordEnvelope>, DecodeError> {
+fn list<T: Decode<()>>(what: &'static str, mut body: &[u8]) -> Result<Vec<T>, DecodeError> {
     let mut out = Vec::new();
     while !body.is_empty() && out.len() < RECORDS_MAX {
-        let (record, used) = codec::decode_prefix::<RecordEnvelope, DATAGRAM_LIMIT>("record envelope", body)?;
-        out.push(record);
-        body = body.get(used..).unwrap_or_default();
-    }
-    Ok(out)
-}
-
-fn stubs(mut body: &[u8]) -> Result<Vec<(NodeId, Version)>, DecodeError> {
-    let mut out = Vec::new();
-    while !body.is_empty() && out.len() < RECORDS_MAX {
-        let (stub, used) = codec::decode_prefix::<(NodeId, Version), DATAGRAM_LIMIT>("stub", body)?;
-        out.push(stub);
+        let (item, used) = codec::decode_prefix::<T, DATAGRAM_LIMIT>(what, body)?;
+        out.push(item);
         body = body.get(used..).unwrap_or_default();
     }
     Ok(out)
@@ -526,6 +590,45 @@ pub(crate) mod tests {
                 Section::Unknown(200),
             ]
         );
+    }
+
+    #[test]
+    fn golden_table_sections() {
+        use crate::record::network::NetworkId;
+        use crate::wire::table::{Scope, Sight, Span, Step};
+        let (owner, scope) = (NodeId::from_bytes([4; 16]), Scope::Network(NetworkId::from_bytes([9; 16])));
+        let version = Version { generation: 7, seq: 2 };
+        let span = Some(Span { from: 1, until: 2 });
+        let step =
+            Step { owner, scope: Scope::Attachments, since: Version::NONE, lives: vec![version], changes: vec![] };
+        let mut pushes = Vec::new();
+        Push::append(span, &codec::encode(&step), &mut pushes);
+        let notice = Notice { scope, owner, version, is_large: true, span: None };
+        let want = Want { scope, owner, since: version };
+        let sighting = Sighting::Ask { nonce: 5, sight: Sight { scope, owner, version } };
+        let mut writer = Writer::new(1_000);
+        assert!(writer.steps(&pushes));
+        assert_eq!((writer.notices(&[notice]), writer.steps_wanted(&[want])), (1, 1));
+        assert!(writer.sighting(&sighting) && writer.tables([0xd1; 8]));
+        let payload = writer.finish();
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (owner, net) = ("04".repeat(16), "09".repeat(16));
+        let expected = [
+            format!("090019010102{owner}000000010702{}", "00"),
+            format!("0a002501{net}{owner}07020100"),
+            format!("0b002301{net}{owner}0702"),
+            format!("0c0025000501{net}{owner}0702"),
+            format!("0d0008{}", "d1".repeat(8)),
+        ];
+        assert_eq!(hex, expected.concat());
+        let read = [
+            Section::Steps(vec![Push { span, step }]),
+            Section::Notices(vec![notice]),
+            Section::StepsWanted(vec![want]),
+            Section::Sighting(sighting),
+            Section::Tables([0xd1; 8]),
+        ];
+        assert_eq!(sections(&payload).unwrap(), read);
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use super::codec::{self, DecodeError};
 use super::datagram::RecordEnvelope;
 use super::decision::{Batch, Have};
+use super::table::{TableReply, TableRequest};
 use crate::record::NodeId;
 
 /// The version written today.
@@ -86,6 +87,8 @@ pub enum Request {
         /// Which.
         have: Vec<Have>,
     },
+    /// About tables.
+    Tables(TableRequest),
 }
 
 /// The answer to a [`Request`].
@@ -97,6 +100,8 @@ pub enum Reply {
         members: Option<Vec<MemberEntry>>,
         /// The decisions that it has, hashed.
         decisions: Digest,
+        /// The tables that it has of those that both may have, hashed.
+        tables: Digest,
     },
     /// Taken in.
     Done,
@@ -124,6 +129,8 @@ pub enum Reply {
     Confirmed(bool),
     /// The asker is a member no more, by this decision.
     Removed(Batch),
+    /// About tables.
+    Tables(TableReply),
 }
 
 impl Request {
@@ -139,6 +146,9 @@ impl Request {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         const WHAT: &str = "exchange request";
         let message: Self = codec::decode_message(WHAT, EXCHANGE_VERSION, bytes)?;
+        if let Self::Tables(message) = &message {
+            message.check()?;
+        }
         if message.member_count() > MEMBERS_MAX { Err(DecodeError::Invalid(WHAT)) } else { Ok(message) }
     }
 }
@@ -156,6 +166,9 @@ impl Reply {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         const WHAT: &str = "exchange reply";
         let message: Self = codec::decode_message(WHAT, EXCHANGE_VERSION, bytes)?;
+        if let Self::Tables(message) = &message {
+            message.check()?;
+        }
         if message.member_count() > MEMBERS_MAX { Err(DecodeError::Invalid(WHAT)) } else { Ok(message) }
     }
 }
@@ -168,6 +181,7 @@ impl Request {
             | Self::Decisions { .. }
             | Self::Decided { .. }
             | Self::Confirm { .. }
+            | Self::Tables(_)
             | Self::Records { .. } => 0,
             Self::Push { members } => members.len(),
         }
@@ -184,6 +198,7 @@ impl Reply {
             | Self::Decisions { .. }
             | Self::Confirmed(_)
             | Self::Records(_)
+            | Self::Tables(_)
             | Self::Removed(_) => 0,
         }
     }
@@ -228,10 +243,28 @@ mod tests {
     }
 
     #[test]
+    fn golden_questions_about_tables() {
+        use crate::wire::table::{Scope, Sight, Want};
+        let (scope, owner, version) =
+            (Scope::Attachments, NodeId::from_bytes([4; 16]), Version { generation: 7, seq: 2 });
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let owner_hex = "04".repeat(16);
+        let wants = vec![Want { scope, owner, since: version }];
+        let fetch = Request::Tables(TableRequest::Fetch { wants, steps: Vec::new() });
+        assert_eq!(hex(fetch.to_bytes()), format!("0107010100{owner_hex}070200"));
+        let seen = Request::Tables(TableRequest::Seen(Sight { scope, owner, version }));
+        assert_eq!(hex(seen.to_bytes()), format!("01070200{owner_hex}0702"));
+        assert_eq!(hex(Reply::Tables(TableReply::Seen(true)).to_bytes()), "01080201");
+        assert_eq!(Request::from_bytes(&fetch.to_bytes()), Ok(fetch));
+        let state = Reply::State { members: None, decisions: [2; 16], tables: [3; 16] };
+        assert_eq!(hex(state.to_bytes()), format!("010000{}{}", "02".repeat(16), "03".repeat(16)));
+    }
+
+    #[test]
     fn messages_round_trip_and_other_versions_are_named() {
         let request = Request::Push { members: (0..40).map(entry).collect() };
         assert_eq!(Request::from_bytes(&request.to_bytes()), Ok(request.clone()));
-        let state = |members| Reply::State { members, decisions: [7; 16] };
+        let state = |members| Reply::State { members, decisions: [7; 16], tables: [8; 16] };
         for reply in [state(None), Reply::Done, Reply::Leaving, state(Some(vec![entry(1)]))] {
             assert_eq!(Reply::from_bytes(&reply.to_bytes()), Ok(reply));
         }

@@ -243,39 +243,79 @@ impl Step {
     }
 }
 
-/// The body of a datagram's section: as many of the steps as fit into `room` bytes, and how many those are.
-pub fn encode_steps<'a>(steps: impl Iterator<Item = &'a Step>, room: usize) -> (Vec<u8>, usize) {
-    let mut out = Vec::new();
-    let mut count = 0;
-    for step in steps {
-        // Too large by far: not worth encoding.
-        if out.len() + step.weight() / 2 > room {
-            break;
-        }
-        let before = out.len();
-        codec::encode_into(step, &mut out);
-        if out.len() > room {
-            out.truncate(before);
-            break;
-        }
-        count += 1;
+/// Part of the ring of node ids, by their first eight bytes: from here on, up to there and not with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Span {
+    /// The first place of it.
+    pub from: u64,
+    /// The first place after it.
+    pub until: u64,
+}
+
+impl Span {
+    /// A node's place on the ring.
+    pub fn place(id: NodeId) -> u64 {
+        id.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
     }
-    (out, count)
+
+    /// All of the ring except that node.
+    pub fn all_but(id: NodeId) -> Self {
+        let until = Self::place(id);
+        Self { from: until.wrapping_add(1), until }
+    }
+
+    /// How far into it a node is; none: it is outside.
+    pub fn depth(self, id: NodeId) -> Option<u64> {
+        let depth = Self::place(id).wrapping_sub(self.from);
+        (depth < self.until.wrapping_sub(self.from)).then_some(depth)
+    }
+}
+
+/// A step on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Push {
+    /// Whom the receiver passes it on to; none: to nobody.
+    pub span: Option<Span>,
+    /// The step.
+    pub step: Step,
+}
+
+impl Push {
+    /// Appends one to the body of a datagram's section; the step is encoded already.
+    pub fn append(span: Option<Span>, step: &[u8], body: &mut Vec<u8>) {
+        codec::encode_into(&span, body);
+        body.extend_from_slice(step);
+    }
 }
 
 /// Reads the body of a datagram's section.
 ///
 /// # Errors
 /// [`DecodeError`] when it is malformed; then none of it is to be used.
-pub fn decode_steps(mut body: &[u8]) -> Result<Vec<Step>, DecodeError> {
+pub fn decode_pushes(mut body: &[u8]) -> Result<Vec<Push>, DecodeError> {
     let mut out = Vec::new();
     while !body.is_empty() {
-        let (step, used) = codec::decode_prefix::<Step, STEPS_LIMIT>(STEP, body)?;
-        step.check()?;
-        out.push(step);
+        let (push, used) = codec::decode_prefix::<Push, STEPS_LIMIT>(STEP, body)?;
+        push.step.check()?;
+        out.push(push);
         body = body.get(used..).unwrap_or_default();
     }
     Ok(out)
+}
+
+/// "I have this version of that table." In a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Notice {
+    /// Which scope.
+    pub scope: Scope,
+    /// Whose.
+    pub owner: NodeId,
+    /// Which version.
+    pub version: Version,
+    /// The way to it does not fit into a datagram.
+    pub is_large: bool,
+    /// Whom the receiver passes it on to; none: to nobody.
+    pub span: Option<Span>,
 }
 
 /// One owner's table as a node has it.
@@ -324,6 +364,17 @@ pub struct Want {
     pub since: Version,
 }
 
+/// A version of a table, to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Sight {
+    /// Which scope.
+    pub scope: Scope,
+    /// Whose.
+    pub owner: NodeId,
+    /// Which version.
+    pub version: Version,
+}
+
 /// What a member asks about tables.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum TableRequest {
@@ -336,6 +387,8 @@ pub enum TableRequest {
         /// What it has.
         steps: Vec<Step>,
     },
+    /// "Have you that version, or a later one?" Asked where datagrams do not get through.
+    Seen(Sight),
 }
 
 /// The answer to a [`TableRequest`].
@@ -350,6 +403,8 @@ pub enum TableReply {
         /// Ask again for the rest.
         more: bool,
     },
+    /// It has it, or not.
+    Seen(bool),
 }
 
 fn check(steps: &[Step], counts: &[(usize, usize)]) -> Result<(), DecodeError> {
@@ -371,6 +426,7 @@ impl TableRequest {
                 check(&[], &[(summaries.len(), SCOPES_MAX), (odd, 0)])
             }
             Self::Fetch { wants, steps } => check(steps, &[(wants.len(), ITEMS_MAX)]),
+            Self::Seen(_) => Ok(()),
         }
     }
 
@@ -398,6 +454,7 @@ impl TableReply {
                 check(&[], &[(listings.len(), SCOPES_MAX), (marks, ITEMS_MAX), (odd, 0)])
             }
             Self::Steps { steps, more: _ } => check(steps, &[]),
+            Self::Seen(_) => Ok(()),
         }
     }
 
@@ -423,12 +480,8 @@ pub enum Sighting {
     Ask {
         /// To be given back.
         nonce: u32,
-        /// Which scope.
-        scope: Scope,
-        /// Whose.
-        owner: NodeId,
-        /// Which version.
-        version: Version,
+        /// Which.
+        sight: Sight,
     },
     /// "I have it."
     Seen {
@@ -592,7 +645,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = decode_steps(&bytes);
+            let _ = decode_pushes(&bytes);
             let _ = TableRequest::from_bytes(&bytes);
             let _ = TableReply::from_bytes(&bytes);
             let _ = codec::decode::<Sighting, STEPS_LIMIT>("", &bytes);
@@ -613,18 +666,28 @@ mod tests {
         }
 
         #[test]
-        fn steps_round_trip_within_their_budget(room in 0_usize..9_000, count in 0_u8..40, deletions in 0_u8..250) {
+        fn pushes_round_trip(count in 0_u8..40, deletions in 0_u8..250, from: u64, until: u64) {
             let mut steps: Vec<_> = (1..=count).map(rumour).collect();
             if let Some(first) = steps.first_mut() {
                 first.changes = (0..deletions).map(|n| Change { key: Key([n; 16]), body: None }).collect();
             }
-            let (body, written) = encode_steps(steps.iter(), room);
-            prop_assert!(body.len() <= room);
-            prop_assert_eq!(decode_steps(&body), Ok(steps.get(..written).unwrap().to_vec()));
-            // Nothing stays out that would have gone in.
-            if let Some(next) = steps.get(written) {
-                prop_assert!(body.len() + codec::encode(next).len() > room || body.len() + next.weight() / 2 > room);
+            let spans = [None, Some(Span { from, until })];
+            let pushes: Vec<_> =
+                steps.into_iter().zip(spans.into_iter().cycle()).map(|(step, span)| Push { span, step }).collect();
+            let mut body = Vec::new();
+            for Push { span, step } in &pushes {
+                Push::append(*span, &codec::encode(step), &mut body);
             }
+            prop_assert_eq!(decode_pushes(&body), Ok(pushes));
+        }
+
+        #[test]
+        fn a_ring_is_all_there_is(me: [u8; 16], other: [u8; 16], from: u64, until: u64) {
+            let (me, other) = (NodeId::from_bytes(me), NodeId::from_bytes(other));
+            prop_assert_eq!(Span::all_but(me).depth(other).is_some(), Span::place(me) != Span::place(other));
+            let (one, rest) = (Span { from, until }, Span { from: until, until: from });
+            let inside = one.depth(other).is_some() != rest.depth(other).is_some();
+            prop_assert_eq!(inside, from != until);
         }
     }
 }

@@ -258,6 +258,10 @@ impl World {
             Effect::Forget { slot } => {
                 self.host_mut(host).kept.remove(&slot);
             }
+            Effect::KeepTable { step, lives } => {
+                self.host_mut(host).kept_tables.keep(&step, &lives);
+                self.command(host, Command::Written(step));
+            }
             Effect::Event(event) => {
                 match event {
                     Event::LeaveDone { .. } => self.host_mut(host).done = true,

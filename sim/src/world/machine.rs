@@ -149,6 +149,7 @@ impl World {
                 (target.node_id, target.number, target.disk) = (node_id, number, 0);
                 target.peers.clear();
                 target.kept.clear();
+                target.kept_tables = KeptTables::default();
                 (target.issued_ms, target.is_removed) = (0, false);
             }
         }
@@ -193,6 +194,7 @@ impl World {
             anchor,
             credential,
             decisions: host.kept.values().map(|kept| (**kept).clone()).collect(),
+            tables: host.kept_tables.tables(),
             seed: luck.life_seed(id, host.life),
             contacts: host.contacts.iter().chain(&host.peers).copied().collect(),
             config,

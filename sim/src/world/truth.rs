@@ -376,6 +376,10 @@ impl World {
                 self.note_member(observer, old.as_deref(), new.as_deref());
             }
             Event::Decision { revision, old, new, .. } => self.note_decision(observer, revision, old, new),
+            Event::Table { revision, .. } | Event::Conflict { revision, .. } => {
+                let follows = self.host_mut(observer).view.follow(revision);
+                self.checks.revision(observer, follows, revision);
+            }
             Event::Removed(_) => self.note_removal(observer),
             Event::Confirmed { nonce } => self.note_confirmed(observer, nonce),
             Event::LeaveDone { acknowledged } => {

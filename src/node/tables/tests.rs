@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::network::tests::web;
 use crate::wire::codec;
-use crate::wire::table::{Mark, TableReply, TableRequest, decode_steps, encode_steps};
+use crate::wire::table::{Mark, Push, TableReply, TableRequest, decode_pushes};
 
 pub(super) fn node(n: usize) -> NodeId {
     NodeId::from_bytes([u8::try_from(n).unwrap() + 1; 16])
@@ -188,9 +188,9 @@ impl World {
     fn hear(&mut self, from: usize, to: usize, step: &Step) {
         let source = if step.owner == node(from) { Source::Owner } else { Source::Relay };
         // As it is on the wire.
-        let (bytes, count) = encode_steps(std::iter::once(step), usize::MAX);
-        assert_eq!(count, 1);
-        let step = decode_steps(&bytes).unwrap().remove(0);
+        let mut bytes = Vec::new();
+        Push::append(None, &codec::encode(step), &mut bytes);
+        let Push { step, .. } = decode_pushes(&bytes).unwrap().remove(0);
         let (scope, version) = (step.scope, step.to());
         match self.replicas[to].tables.apply(source, step) {
             Ok(outcome) => {

@@ -1,0 +1,168 @@
+//! Comparing tables with another member: when, and what follows.
+//!
+//! Greetings carry a digest over what both nodes hold ([`Tables::digest_with`]); two in a row that differ lead to a
+//! comparison, which is at most three exchanges: where do we differ, what is lacking on either side, and, if it was much,
+//! the rest. A node that joins compares before it says that it has joined, with one member for each of its networks; one
+//! that attaches itself compares at once and once more a moment later, as what was on its way did not go to it yet.
+//!
+//! [`Tables::digest_with`]: super::tables::Tables::digest_with
+
+use super::timers::Timer;
+use super::{Cause, Node, Now, Peer, Purpose};
+use crate::record::network::NetworkId;
+use crate::record::{NodeId, Version};
+use crate::wire::exchange::{Digest, Request};
+use crate::wire::table::{Listing, Scope, Step, TableReply, TableRequest, Want};
+
+/// How long one exchange may take, in milliseconds.
+const PATIENCE_MS: u64 = 10_000;
+/// Time from the attachment to a network to the second comparison, in microseconds: everybody knows of it by then.
+const ATTENDED_AGAIN_US: u64 = 300_000;
+/// Tables that differ at one version, of which the owners are asked at a time.
+const DISPUTES_MAX: usize = 4;
+
+impl Node {
+    /// The digest over what both nodes hold.
+    pub(super) fn tables_digest(&self, peer: NodeId) -> Digest {
+        self.holdings.tables.digest_with(peer).to_be_bytes()
+    }
+
+    /// Another node says what it holds, hashed.
+    pub(super) fn tables_greeted(&mut self, now: Now, sender: NodeId, digest: [u8; 8]) {
+        if !self.joined {
+            return;
+        }
+        if self.tables_digest(sender).starts_with(&digest) {
+            self.holdings.agreement.agreed(now);
+        } else if self.holdings.agreement.disagreed(now) {
+            self.compare_tables(sender);
+        }
+    }
+
+    /// This node is attached to a network from now on.
+    pub(super) fn attached(&mut self, now: Now, network: NetworkId) {
+        if self.joined {
+            self.attend(network);
+            self.timers.submit(now.mono_us + ATTENDED_AGAIN_US, Timer::Attend(network));
+        }
+    }
+
+    /// Compares with a random member that is attached to a network, if there is one.
+    pub(super) fn attend(&mut self, network: NetworkId) -> bool {
+        let audience = self.audience(Scope::Network(network));
+        let chosen = self.choose_of(audience, 1);
+        chosen.first().is_some_and(|peer| self.compare_tables(peer.id))
+    }
+
+    /// Begins to compare with a member; `false` when that is not possible now.
+    pub(super) fn compare_tables(&mut self, peer: NodeId) -> bool {
+        let Some(to) = self.table.get(peer).map(|member| member.swim.identity) else { return false };
+        let request = Request::Tables(TableRequest::Compare(self.holdings.tables.summaries(peer)));
+        let scopes = self.holdings.tables.scopes_with(peer).count();
+        self.exchange(to.addr, Some(peer), Purpose::Tables(scopes), &request, PATIENCE_MS)
+    }
+
+    /// Another node asks about tables.
+    pub(super) fn answer_tables(&mut self, now: Now, peer: Peer, request: TableRequest) -> TableReply {
+        match request {
+            TableRequest::Compare(summaries) => {
+                TableReply::Differences(self.holdings.tables.differences(peer.id, &summaries))
+            }
+            TableRequest::Fetch { wants, steps } => {
+                self.take_steps(now, peer, steps);
+                let (steps, more) = self.holdings.tables.serve(&wants);
+                TableReply::Steps { steps, more }
+            }
+            TableRequest::Seen(sight) => {
+                TableReply::Seen(self.holdings.tables.has_seen(sight.scope, sight.owner, sight.version))
+            }
+        }
+    }
+
+    /// The answer to [`Node::compare_tables`], or to what followed from it.
+    pub(super) fn tables_answered(&mut self, now: Now, peer: Peer, scopes: usize, reply: TableReply) {
+        match reply {
+            TableReply::Differences(listings) => self.tables_differ(now, peer, &listings),
+            TableReply::Steps { steps, more } => {
+                let any = self.take_steps(now, peer, steps);
+                let agreement = &mut self.holdings.agreement;
+                if any {
+                    agreement.mended()
+                } else {
+                    agreement.failed(self.config.sync_interval_ms * 1_000)
+                }
+                // An attachment may have shown that there is more to compare. Without progress there is not.
+                let is_more = more || self.holdings.tables.scopes_with(peer.id).count() > scopes;
+                if !(any && is_more && self.compare_tables(peer.id)) {
+                    self.tables_compared(peer);
+                }
+            }
+            TableReply::Seen(_) => {}
+        }
+    }
+
+    fn tables_differ(&mut self, now: Now, peer: Peer, listings: &[Listing]) {
+        let resolved = self.holdings.tables.resolve(listings);
+        for (scope, heard) in resolved.foreign {
+            self.reassert(now, scope, heard);
+        }
+        for (scope, owner) in resolved.disputed.into_iter().take(DISPUTES_MAX) {
+            let Some(to) = self.table.get(owner).map(|member| member.swim).filter(super::Swim::is_active) else {
+                continue;
+            };
+            let everything = Want { scope, owner, since: Version::NONE };
+            self.fetch_steps(to.identity, vec![everything], Vec::new(), PATIENCE_MS);
+        }
+        let to = self.table.get(peer.id).map(|member| member.swim.identity);
+        let is_nothing = resolved.wants.is_empty() && resolved.steps.is_empty();
+        if is_nothing {
+            self.holdings.agreement.failed(self.config.sync_interval_ms * 1_000);
+        }
+        let follows =
+            !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps, PATIENCE_MS));
+        if !follows {
+            self.tables_compared(peer);
+        }
+    }
+
+    fn take_steps(&mut self, now: Now, peer: Peer, steps: Vec<Step>) -> bool {
+        let mut any = false;
+        for step in steps {
+            any |= self.take_step(now, peer.id, step, Cause::Exchange) == Ok(true);
+        }
+        any
+    }
+
+    /// All that could be had from `peer` is here: what it does not hold, somebody else has to say before this node has
+    /// joined.
+    fn tables_compared(&mut self, peer: Peer) {
+        if self.joined {
+            return;
+        }
+        let tables = &self.holdings.tables;
+        self.holdings.unmet.retain(|network| !tables.is_attached(*network, peer.id));
+        while let Some(network) = self.holdings.unmet.pop_first() {
+            if self.attend(network) {
+                return;
+            }
+        }
+        self.has_joined(peer);
+    }
+
+    /// Everything else has been compared with `peer`, whose digest over tables was `theirs`.
+    pub(super) fn tables_synced(&mut self, now: Now, peer: Peer, theirs: Digest) {
+        let differ = theirs != self.tables_digest(peer.id);
+        if self.joined {
+            if !differ {
+                self.holdings.agreement.agreed(now);
+            } else if self.holdings.agreement.is_due(now) {
+                self.compare_tables(peer.id);
+            }
+            return;
+        }
+        self.holdings.unmet = self.holdings.tables.networks().collect();
+        if !(differ && self.compare_tables(peer.id)) {
+            self.tables_compared(peer);
+        }
+    }
+}
