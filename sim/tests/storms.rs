@@ -2,7 +2,9 @@
 //! stays what so many nodes may cause in a second.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
-use gossip_sim::{HostId, Setup, World};
+use gossip_sim::outcome::Verdict;
+use gossip_sim::scenario::catalogue;
+use gossip_sim::{HostId, Setup, World, run_plan};
 use gossipd::record::Status;
 
 const MS: u64 = 1_000;
@@ -42,14 +44,14 @@ fn nodes_that_may_not_renew_yet_do_not_argue_with_those_that_hold_them_for_down(
         let (few, many) = hosts.split_at(2);
         // A flapping link takes one life after the other, until no more are to be had for a minute.
         let mut most = 0;
-        for _ in 0..12 {
+        for _ in 0..11 {
             let cut = world.split(few, many);
-            most = most.max(busiest(&mut world, 4 * SECOND));
+            most = most.max(busiest(&mut world, 5 * SECOND));
             world.heal(cut);
             most = most.max(busiest(&mut world, SECOND / 2));
         }
-        let renewals: u64 = few.iter().map(|host| world.totals(*host).renewals).sum();
-        assert!(renewals >= 16, "seed {seed}: only {renewals} renewals");
+        let renewals = few.iter().map(|host| world.totals(*host).renewals).max().unwrap();
+        assert_eq!(renewals, 8, "seed {seed}: nobody was without another life");
         assert!(most <= 8 * PER_NODE_MAX, "seed {seed}: {most} datagrams and exchanges");
         // A life that could not be taken when it was needed is taken as soon as it may be.
         world.run_for(61 * SECOND);
@@ -71,9 +73,19 @@ fn a_process_that_ends_while_it_is_stopped_is_not_argued_about() {
             world.living().filter(|h| *h != hosts[3]).all(|h| world.status(h, hosts[3]) == Some(Status::Down))
         };
         while !is_down(&world) {
-            assert!(world.now_us() < killed_us + 5 * SECOND, "seed {seed}: still not down");
+            assert!(world.now_us() < killed_us + 2 * SECOND, "seed {seed}: still not down");
             most = most.max(busiest(&mut world, SECOND / 10));
         }
         assert!(most <= 8 * PER_NODE_MAX, "seed {seed}: {most} datagrams and exchanges");
+    }
+}
+
+#[test]
+fn plans_that_once_made_a_storm_are_calm() {
+    let (scenario, variant) = catalogue::find("S46@16").unwrap();
+    for seed in [14, 88, 99, 218] {
+        let plan = scenario.plan(&variant.clone().unwrap(), seed).unwrap();
+        let outcome = run_plan(&plan);
+        assert_eq!(outcome.verdict, Verdict::Passed, "seed {seed}");
     }
 }

@@ -59,7 +59,7 @@ pub(super) async fn answer(
 }
 
 /// What was decided about the join token of a role.
-fn decided_token(node: &Node, role: Role) -> Option<TokenLimits> {
+pub(super) fn decided_token(node: &Node, role: Role) -> Option<TokenLimits> {
     let key = DecisionKey { subject: Subject::Cluster, register: Register::Token(role) };
     match node.decision(&key)?.verdict {
         Verdict::Token(_, limits) => Some(limits),

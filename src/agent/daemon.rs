@@ -118,6 +118,12 @@ fn internal(error: impl std::fmt::Display) -> Problem {
     ProblemKind::Internal.problem(error.to_string())
 }
 
+/// Every membership has an id of its own: what was decided about the node that this machine was before, its removal above
+/// all, is not about what it becomes, and machines started from one image are different nodes.
+fn new_id() -> Result<NodeId, Problem> {
+    Ok(NodeId::from_bytes(random().map_err(internal)?))
+}
+
 fn address_problem(error: &AddrError) -> Problem {
     ProblemKind::BadRequest.problem(error.to_string())
 }
@@ -227,9 +233,10 @@ impl Daemon {
         let cert_expiry = cert_expiry.as_deref().map_or(Ok(CERT_EXPIRY_DEFAULT), parse_cert_expiry)?;
         let (sockets, addresses) = self.bind(&options)?;
         let now = SystemTime::now();
-        let new = trust::found(self.me(), options, cert_expiry, now).map_err(internal)?;
+        let me = new_id()?;
+        let new = trust::found(me, options, cert_expiry, now).map_err(internal)?;
         let life = self.new_life().map_err(internal)?;
-        let trust = self.commit(new)?;
+        let trust = self.commit(me, new)?;
         let cluster_id = trust.stored().cluster_id;
         let membership = self.start(trust, sockets, addresses, Vec::new(), life);
         let token = |role| match membership.trust.token_text(role) {
@@ -270,7 +277,8 @@ impl Daemon {
             found.retain(|addr| *addr != addresses.advertise && *addr != sockets.addr);
             failures.push(format!("{} (this node itself)", addresses.advertise));
         }
-        let asked = admission::ask_to_join(self.me(), token, found, options);
+        let me = new_id()?;
+        let asked = admission::ask_to_join(me, token, found, options);
         let joined = tokio::select! {
             joined = timeout(JOIN_DEADLINE, asked) => joined.unwrap_or_else(|_| {
                 let tried = format!("the join was given up after {} s", JOIN_DEADLINE.as_secs());
@@ -291,7 +299,7 @@ impl Daemon {
         let life = self.new_life().map_err(internal)?;
         // Before the commit: a member must not forget the way back, whenever it is killed.
         lock(&self.state).save_contacts(contacts.clone()).map_err(internal)?;
-        let trust = self.commit(new)?;
+        let trust = self.commit(me, new)?;
         let cluster_id = trust.stored().cluster_id;
         let membership = self.start(trust, sockets, addresses, contacts, life);
         // The node is a member now, come what may; the first exchange only fills its list.
@@ -311,8 +319,11 @@ impl Daemon {
         }
     }
 
-    fn commit(&self, new: NewMembership) -> Result<Trust, Problem> {
-        Trust::commit(self.me(), Arc::clone(&self.state), new, SystemTime::now()).map_err(|error| {
+    fn commit(&self, me: NodeId, new: NewMembership) -> Result<Trust, Problem> {
+        // The id first: without a membership it does no harm.
+        let taken = lock(&self.state).take_id(me).map_err(TrustError::from);
+        let committed = taken.and_then(|()| Trust::commit(me, Arc::clone(&self.state), new, SystemTime::now()));
+        committed.map_err(|error| {
             // Contacts may be there already. What cannot be removed does no harm: they are of no use without membership.
             let _ = lock(&self.state).remove_cluster();
             internal(error)
@@ -453,8 +464,7 @@ impl Daemon {
         Ok(LeaveResponse { acknowledged })
     }
 
-    /// This node was removed from its cluster: nobody there speaks with it any more. It forgets the cluster, and takes a
-    /// new id, as the old one is not let in again.
+    /// This node was removed from its cluster: nobody there speaks with it any more. It forgets the cluster.
     pub(super) async fn expel(&self, decision: &Decision) {
         let _changing = self.changing.lock().await;
         let Some(membership) = self.membership() else { return };
@@ -468,12 +478,8 @@ impl Daemon {
         membership.stop(CloseReason::Removed).await;
         self.set_membership(None);
         *lock(&self.expelled) = Some(why);
-        let forgotten = membership.trust.retire().map_err(|error| error.to_string());
-        let renamed = random()
-            .map_err(|error| error.to_string())
-            .and_then(|id| lock(&self.state).replace_id(NodeId::from_bytes(id)).map_err(|error| error.to_string()));
-        for error in [forgotten, renamed].into_iter().filter_map(Result::err) {
-            tracing::error!(error, "the state directory still says otherwise: remove it by hand");
+        if let Err(error) = membership.trust.retire() {
+            tracing::error!(%error, "the state directory still says otherwise: remove it by hand");
         }
     }
 

@@ -5,15 +5,18 @@
 use std::time::{Duration, SystemTime};
 
 use super::daemon::Membership;
-use super::engine::DecideError;
+use super::engine::{DecideError, Engine};
 use super::keeper::KeepError;
 use super::token::secret_digest;
-use super::unix_ms;
+use super::trust::{Trust, TrustError};
 use super::view::{find, members};
+use super::{rfc3339, unix_ms};
 use crate::api::{Member, Problem, ProblemKind, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
+use crate::ca::random;
 use crate::node::{Order, OrderError};
-use crate::record::decision::{Subject, TokenLimits, Verdict};
+use crate::record::decision::{DecisionKey, Register, Subject, TokenLimits, Verdict};
 use crate::record::{NodeId, Role, Status};
+use crate::wire::admission::TokenRecord;
 use crate::wire::decision::{Have, SignedDecision};
 
 /// Longest wait for confirmations.
@@ -103,29 +106,60 @@ pub(super) async fn remove(
     Ok(RemoveResponse { node_id: id, unconfirmed })
 }
 
-/// Replaces a join token, or revokes it: here first, then by a decision, after which every manager refuses the old one
-/// though it may not know the new one yet.
+/// What is asked of a new token.
+pub(super) struct TokenTerms {
+    /// There is to be none.
+    pub revoke: bool,
+    /// No longer valid from then on, in milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
+    /// Joins allowed in all.
+    pub max_uses: Option<u32>,
+}
+
+/// Replaces a join token, or revokes it: by a decision, after which every manager refuses the old one, though it may not
+/// know the new one yet; then here, for the managers to tell each other.
 ///
 /// # Errors
 /// A problem; what of it was done is said.
 pub(super) async fn rotate_token(
-    membership: &Membership,
+    trust: &Trust,
+    engine: &Engine,
     role: Role,
-    revoke: bool,
-    expires_at_ms: Option<u64>,
-    max_uses: Option<u32>,
+    TokenTerms { revoke, expires_at_ms, max_uses }: TokenTerms,
 ) -> Result<(), Problem> {
-    membership.trust.rotate(role, revoke, expires_at_ms, max_uses)?;
-    let secret = membership.trust.tokens()?.get(role).and_then(|record| record.secret);
+    trust.tokens()?;
+    let secret = if revoke { None } else { Some(random().map_err(TrustError::from)?) };
     let limits = TokenLimits { secret_digest: secret.as_ref().map(secret_digest), expires_at_ms, max_uses };
     let verdict = Verdict::Token(role, limits);
     let order = Order { subject: Subject::Cluster, verdict, reason: None, deadline_ms: None };
-    membership.engine.decide(vec![order]).await.map_err(|error| {
-        let Problem { detail, .. } = Problem::from(error);
-        ProblemKind::Conflict.problem(format!(
-            "this manager has replaced the token, but could not make that a decision of the cluster, so other managers may still accept the old one: {detail}"
+    let signed = engine.decide(vec![order]).await?;
+    let decided = signed.iter().find_map(|signed| Some(signed.decision().ok()?.stamp));
+    let record =
+        decided.map(|decided| TokenRecord { role, decided, secret, expires_at_ms, max_uses, uses: Vec::new() });
+    trust.merge_tokens(record.into_iter().collect()).map_err(|error| {
+        ProblemKind::Internal.problem(format!(
+            "the old token admits nobody any more, but this manager could not store the new one: {error}; rotate it again"
         ))
     })?;
+    tracing::info!(%role, revoked = revoke, expires_at = expires_at_ms.map(rfc3339), max_uses, "join token replaced");
+    Ok(())
+}
+
+/// Replaces again what this manager had decided to replace when it was interrupted: nobody has the secret.
+pub(super) async fn complete_rotations(trust: &Trust, engine: &Engine) -> Result<(), Problem> {
+    let Ok(tokens) = trust.tokens() else { return Ok(()) };
+    for role in Role::ALL {
+        let key = DecisionKey { subject: Subject::Cluster, register: Register::Token(*role) };
+        let Some(decision) = engine.query(move |node| node.decision(&key)).await? else { continue };
+        let Verdict::Token(_, TokenLimits { secret_digest, expires_at_ms, max_uses }) = decision.verdict else {
+            continue;
+        };
+        let is_known = tokens.get(*role).is_some_and(|record| record.decided >= decision.stamp);
+        if decision.stamp.signer == trust.me && !is_known {
+            let terms = TokenTerms { revoke: secret_digest.is_none(), expires_at_ms, max_uses };
+            rotate_token(trust, engine, *role, terms).await?;
+        }
+    }
     Ok(())
 }
 

@@ -19,10 +19,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 
-use super::admission::sync_managers;
+use super::admission::{decided_token, sync_managers};
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
-use super::token::{TOKEN_EXPIRY_MAX, uses_left};
+use super::token::{TOKEN_EXPIRY_MAX, secret_digest, uses_left};
 use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{decide, metrics, rfc3339, unix_ms};
 use crate::api::watch::{Line, WatchQuery};
@@ -396,9 +396,16 @@ async fn uncancelled<T: Send + 'static>(
 
 // ---- tokens ----------------------------------------------------------------------------------------------------------
 
-fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> Result<JoinToken, Problem> {
+async fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId>) -> Result<JoinToken, Problem> {
     let tokens = membership.trust.tokens()?;
     let record = tokens.get(role);
+    let decided = membership.engine.query(move |node| decided_token(node, role)).await?;
+    let digest = record.and_then(|record| record.secret.as_ref()).map(secret_digest);
+    if decided.is_some_and(|limits| limits.secret_digest != digest) {
+        return Err(ProblemKind::Conflict.problem(format!(
+            "the {role} join token was replaced on another manager, and this one has not been told the new one yet; try again soon, or make another one with 'gossipctl join-token {role} --rotate'"
+        )));
+    }
     Ok(JoinToken {
         role,
         token: membership.trust.token_text(role)?,
@@ -477,8 +484,11 @@ fn parse_role(text: &str) -> Result<Role, Problem> {
             content_type = "application/problem+json")))]
 async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> {
     let membership = daemon.member()?;
-    let tokens: Result<_, _> = Role::ALL.iter().map(|role| token_view(&membership, *role, Vec::new())).collect();
-    tokens.map(Json)
+    let mut tokens = Vec::new();
+    for role in Role::ALL {
+        tokens.push(token_view(&membership, *role, Vec::new()).await?);
+    }
+    Ok(Json(tokens))
 }
 
 /// One join token. Managers only, and only for callers that may write.
@@ -486,7 +496,7 @@ async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> 
     responses((status = 200, description = "The token.", body = JoinToken), (status = "default", description = "A problem (RFC 9457).", body = Problem,
             content_type = "application/problem+json")))]
 async fn get_token(State(daemon): App, _: MayWrite, Named(role): Named) -> Answer<JoinToken> {
-    token_view(&*daemon.member()?, parse_role(&role)?, Vec::new()).map(Json)
+    token_view(&*daemon.member()?, parse_role(&role)?, Vec::new()).await.map(Json)
 }
 
 /// Replace or revoke a join token. Members are not affected.
@@ -520,9 +530,10 @@ async fn rotate_token(
         return Err(ProblemKind::BadRequest.problem("max_uses 0: nobody could join; use revoke for that"));
     }
     let membership = daemon.member()?;
-    decide::rotate_token(&membership, role, revoke, expires_at_ms, max_uses).await?;
+    let terms = decide::TokenTerms { revoke, expires_at_ms, max_uses };
+    decide::rotate_token(&membership.trust, &membership.engine, role, terms).await?;
     let unconfirmed = sync_managers(&membership.trust, &membership.engine).await;
-    token_view(&membership, role, unconfirmed).map(Json)
+    token_view(&membership, role, unconfirmed).await.map(Json)
 }
 
 #[cfg(test)]

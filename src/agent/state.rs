@@ -181,18 +181,18 @@ impl StateDir {
         Arc::clone(&self.vault)
     }
 
-    /// Takes another id: the old one was removed from its cluster, for ever.
+    /// Takes the id of a new membership.
     ///
     /// # Errors
     /// [`StateError`]; the old id stays.
-    pub(super) fn replace_id(&mut self, id: NodeId) -> Result<(), StateError> {
+    pub(super) fn take_id(&mut self, id: NodeId) -> Result<(), StateError> {
         let node = NodeFile { id, ..self.node.clone() };
         write(&self.path, NODE_FILE, &node)?;
         self.node = node;
         Ok(())
     }
 
-    /// This node's id, until it is removed from a cluster.
+    /// This node's id in its membership, or in the last one.
     pub(super) fn node_id(&self) -> NodeId {
         self.node.id
     }
@@ -247,7 +247,7 @@ impl StateDir {
         write(&self.path, CLUSTER_FILE, cluster)
     }
 
-    /// Forgets the membership. The node id and the generation stay.
+    /// Forgets the membership. The generation stays, and the node id until there is another one.
     ///
     /// # Errors
     /// [`StateError`]; the membership stays.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
+use crate::record::decision::{Hlc, Stamp};
 use crate::record::{NodeId, Role, base36_decode, base36_encode};
 use crate::wire::admission::TokenRecord;
 
@@ -163,21 +164,20 @@ impl Tokens {
         self.0.iter().find(|record| record.role == role)
     }
 
-    /// Replaces the token of `role`; none as `secret` revokes it.
-    pub(super) fn replace(
-        &mut self,
-        role: Role,
-        writer: NodeId,
-        secret: Option<[u8; 16]>,
-        expires_at_ms: Option<u64>,
-        max_uses: Option<u32>,
-    ) {
-        let revision = self.get(role).map_or(0, |record| record.revision) + 1;
-        self.0.retain(|record| record.role != role);
-        self.0.push(TokenRecord { role, revision, writer, secret, expires_at_ms, max_uses, uses: Vec::new() });
+    /// The tokens that a cluster begins with; nothing was decided about them.
+    pub(super) fn first(founder: NodeId, secrets: [(Role, [u8; 16]); 2]) -> Self {
+        let record = |(role, secret)| TokenRecord {
+            role,
+            decided: Stamp { at: Hlc::default(), signer: founder },
+            secret: Some(secret),
+            expires_at_ms: None,
+            max_uses: None,
+            uses: Vec::new(),
+        };
+        Self::new(secrets.map(record).to_vec())
     }
 
-    /// Takes in what another manager knows. Says whether anything changed.
+    /// Takes in what another manager knows: of each role the token that was decided last. Says whether anything changed.
     pub(super) fn merge(&mut self, theirs: Vec<TokenRecord>) -> bool {
         let before = self.0.clone();
         for record in theirs {
@@ -185,7 +185,7 @@ impl Tokens {
                 self.0.push(record);
                 continue;
             };
-            match (record.revision, record.writer).cmp(&(mine.revision, mine.writer)) {
+            match record.decided.cmp(&mine.decided) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Greater => *mine = record,
                 std::cmp::Ordering::Equal => {
@@ -241,10 +241,14 @@ mod tests {
         NodeId::from_bytes([n; 16])
     }
 
+    fn worker(at_ms: u64, signer: u8, secret: Option<[u8; 16]>) -> TokenRecord {
+        let decided = Stamp { at: Hlc::from_ms(at_ms), signer: id(signer) };
+        TokenRecord { role: Role::Worker, decided, secret, expires_at_ms: None, max_uses: None, uses: Vec::new() }
+    }
+
     fn tokens(max_uses: Option<u32>, expires_at_ms: Option<u64>) -> Tokens {
-        let mut tokens = Tokens::new(Vec::new());
-        tokens.replace(Role::Worker, id(1), Some([1; 16]), expires_at_ms, max_uses);
-        tokens.replace(Role::Manager, id(1), Some([2; 16]), None, None);
+        let mut tokens = Tokens::first(id(1), [(Role::Worker, [5; 16]), (Role::Manager, [2; 16])]);
+        assert!(tokens.merge(vec![TokenRecord { expires_at_ms, max_uses, ..worker(1, 1, Some([1; 16])) }]));
         tokens
     }
 
@@ -296,10 +300,10 @@ mod tests {
         assert!(said(1).starts_with("the worker join token was good for 1 join, which is used up; "), "{}", said(1));
         assert!(said(2).starts_with("the worker join token was good for 2 joins, which are used up; "), "{}", said(2));
         assert!(matches!(two.admit(&[1; 16], id(1), 1_000), Err(Refusal::Expired { .. })));
-        two.replace(Role::Worker, id(1), Some([3; 16]), None, None);
+        two.merge(vec![worker(2, 1, Some([3; 16]))]);
         assert_eq!(two.admit(&[1; 16], id(1), 0), Err(Refusal::Unknown), "rotated");
         assert_eq!(two.admit(&[3; 16], id(1), 0), Ok(Role::Worker));
-        two.replace(Role::Worker, id(1), None, None, None);
+        two.merge(vec![worker(3, 1, None)]);
         assert_eq!(two.admit(&[3; 16], id(1), 0), Err(Refusal::Unknown), "revoked");
     }
 
@@ -316,14 +320,16 @@ mod tests {
         assert!(!ab.merge(a.records().to_vec()), "nothing new");
         assert!(ab == ba);
         assert_eq!(ab.get(Role::Worker).and_then(uses_left), Some(2));
-        // Two rotations at once: the same one wins everywhere.
-        a.replace(Role::Worker, id(1), Some([7; 16]), None, None);
-        b.replace(Role::Worker, id(2), Some([8; 16]), None, None);
+        // Two rotations at once: the later one stands everywhere, or that of the greater id.
+        a.merge(vec![worker(9, 1, Some([7; 16])), worker(8, 3, Some([9; 16]))]);
+        b.merge(vec![worker(9, 2, Some([8; 16]))]);
         let (mut ab, mut ba) = (a.clone(), b.clone());
         ab.merge(b.records().to_vec());
         ba.merge(a.records().to_vec());
         assert!(ab == ba);
         assert_eq!(ab.admit(&[7; 16], id(1), 0), Err(Refusal::Unknown));
+        assert_eq!(ab.admit(&[9; 16], id(1), 0), Err(Refusal::Unknown));
+        assert_eq!(ab.admit(&[8; 16], id(1), 0), Ok(Role::Worker));
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use super::state::{StateDir, StateError, StoredCluster, StoredKey, StoredManager};
 use super::tls::{self, Configs, peer_of};
 use super::token::{Refusal, Token, Tokens};
-use super::{rfc3339, unix_ms};
+use super::unix_ms;
 use crate::api::NodeOptions;
 use crate::ca::{Authority, CaError, Issued, NodeKey, ca_digest, random, verify};
 use crate::node::Peer;
@@ -114,10 +114,7 @@ pub(super) fn found(
     let public = key.public().ok_or(CaError::Randomness)?;
     let Issued { certificate, expires_at_ms } =
         authority.issue(me, Role::Manager, public, cert_expiry, now, unix_ms(now))?;
-    let mut tokens = Tokens::new(Vec::new());
-    for role in Role::ALL {
-        tokens.replace(*role, me, Some(random()?), None, None);
-    }
+    let tokens = Tokens::first(me, [(Role::Worker, random()?), (Role::Manager, random()?)]);
     let [key_id] = random::<1>()?;
     Ok(NewMembership(StoredCluster {
         format: StoredCluster::FORMAT,
@@ -418,34 +415,7 @@ impl Trust {
         Ok(secret.map(|secret| Token { ca_digest: self.ca_digest(), secret }.to_string()))
     }
 
-    /// Replaces the token of `role`, or revokes it.
-    ///
-    /// # Errors
-    /// [`TrustError`]; the old one stays valid.
-    pub(super) fn rotate(
-        &self,
-        role: Role,
-        revoke: bool,
-        expires_at_ms: Option<u64>,
-        max_uses: Option<u32>,
-    ) -> Result<(), TrustError> {
-        let secret = if revoke { None } else { Some(random()?) };
-        let mut inner = lock(&self.inner);
-        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
-        let mut tokens = Tokens::new(manager.tokens.clone());
-        tokens.replace(role, self.me, secret, expires_at_ms, max_uses);
-        self.store_tokens(&mut inner, &tokens)?;
-        tracing::info!(
-            %role,
-            revoked = revoke,
-            expires_at = expires_at_ms.map(rfc3339),
-            max_uses,
-            "join token replaced"
-        );
-        Ok(())
-    }
-
-    /// Takes in another manager's tokens; says what is known now.
+    /// Takes in tokens, another manager's or newly decided ones; says what is known now.
     ///
     /// # Errors
     /// [`TrustError`]; nothing was taken in.

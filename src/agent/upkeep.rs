@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::decide::complete_rotations;
 use super::engine::Engine;
 use super::trust::{SharedState, Trust, lock};
 use super::{admission, metrics, rfc3339, unix_ms};
 use crate::node::Node;
 use crate::record::Role;
+use crate::record::decision::Verdict;
 
 /// Time between two looks at contacts and certificate.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
@@ -36,6 +38,9 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     let mut agreed_with = Vec::new();
     let mut decisions = 0;
     let mut seen = 0;
+    if let Err(error) = complete_rotations(trust, engine).await {
+        tracing::error!(%error, "a join token that was to be replaced admits nobody; rotate it again");
+    }
     for look in 0_u32.. {
         let changed = async {
             match engine.wait(|progress| progress.changes + progress.decisions > seen).await {
@@ -70,11 +75,13 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     }
 }
 
-/// Has another role been decided for this node than its certificate gives it?
+/// Has another role been decided for this node than its certificate gives it? Or the same again, after one that took from
+/// the certificate what it entitled to?
 async fn is_role_due(trust: &Trust, engine: &Engine) -> bool {
     let me = trust.me;
-    let decided = engine.query(move |node| node.decided(me).role()).await;
-    decided.is_ok_and(|decided| decided.is_some_and(|role| role != trust.role()))
+    let Ok(Some(decision)) = engine.query(move |node| node.decided(me).role.clone()).await else { return false };
+    let certified = trust.credential().certified();
+    decision.verdict != Verdict::Role(certified.role) || certified.issued_ms <= decision.stamp.at.ms()
 }
 
 fn warn_of_expiry(trust: &Trust, error: &str) {

@@ -6,10 +6,12 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::state::StateError;
+use super::trust::lock;
 use crate::wire::decision::SignedDecision;
 
 const FILE: &str = "decisions.redb";
@@ -27,7 +29,8 @@ pub(super) type Write = (u64, Option<Vec<u8>>);
 /// The store.
 #[derive(Debug)]
 pub(super) struct Vault {
-    database: Database,
+    /// None after an error, from which a database does not recover by itself: the next use opens it again.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
 }
 
@@ -38,16 +41,13 @@ impl Vault {
     /// [`StateError`]; nothing was changed then.
     pub(super) fn open(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
-        let fail = |error: redb::Error| failed("open", &path, error);
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|error| fail(error.into()))?;
+        let vault = Self { database: Mutex::new(None), path: path.clone() };
+        let format = vault.with("open", prepare)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(|source| StateError::Io {
             action: "restrict",
             path: path.clone(),
             source,
         })?;
-        let vault = Self { database, path: path.clone() };
-        let format = vault.prepare().map_err(fail)?;
         if format != FORMAT {
             let reason = format!("format {format}, this version reads format {FORMAT}");
             return Err(StateError::Damaged { path, reason });
@@ -55,19 +55,25 @@ impl Vault {
         Ok(vault)
     }
 
-    fn prepare(&self) -> Result<u64, redb::Error> {
-        let read = self.database.begin_read()?;
-        match read.open_table(META) {
-            Ok(meta) => return Ok(meta.get("format")?.map_or(0, |format| format.value())),
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(error.into()),
+    fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StateError> {
+        let mut place = lock(&self.database);
+        // Closed before it is opened again; put back only if all went well.
+        let opened = match place.take() {
+            Some(database) => Ok(database),
+            None => Database::builder().set_cache_size(CACHE_BYTES).create(&self.path).map_err(redb::Error::from),
+        };
+        let done = opened.and_then(|database| work(&database).map(|value| (database, value)));
+        match done {
+            Ok((database, value)) => {
+                *place = Some(database);
+                Ok(value)
+            }
+            Err(error) => Err(failed(action, &self.path, error)),
         }
-        drop(read);
-        let write = self.database.begin_write()?;
-        write.open_table(META)?.insert("format", FORMAT)?;
-        write.open_table(DECISIONS)?;
-        write.commit()?;
-        Ok(FORMAT)
     }
 
     /// All that is kept. What cannot be read is left out and said.
@@ -75,8 +81,8 @@ impl Vault {
     /// # Errors
     /// [`StateError`].
     pub(super) fn load(&self) -> Result<Vec<SignedDecision>, StateError> {
-        let load = || -> Result<Vec<SignedDecision>, redb::Error> {
-            let read = self.database.begin_read()?;
+        self.with("read", |database| {
+            let read = database.begin_read()?;
             let table = read.open_table(DECISIONS)?;
             let mut out = Vec::new();
             for entry in table.iter()? {
@@ -87,8 +93,7 @@ impl Vault {
                 }
             }
             Ok(out)
-        };
-        load().map_err(|error| failed("read", &self.path, error))
+        })
     }
 
     /// Does all of it, or nothing.
@@ -96,8 +101,8 @@ impl Vault {
     /// # Errors
     /// [`StateError`]; nothing was changed then.
     pub(super) fn write(&self, writes: &[Write]) -> Result<(), StateError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        self.with("write", |database| {
+            let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(DECISIONS)?;
                 for (slot, bytes) in writes {
@@ -108,8 +113,7 @@ impl Vault {
                 }
             }
             Ok(transaction.commit()?)
-        };
-        write().map_err(|error| failed("write", &self.path, error))
+        })
     }
 
     /// Forgets everything: another cluster's decisions are of no use.
@@ -117,14 +121,29 @@ impl Vault {
     /// # Errors
     /// [`StateError`]; nothing was changed then.
     pub(super) fn clear(&self) -> Result<(), StateError> {
-        let clear = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        self.with("clear", |database| {
+            let transaction = database.begin_write()?;
             transaction.delete_table(DECISIONS)?;
             transaction.open_table(DECISIONS)?;
             Ok(transaction.commit()?)
-        };
-        clear().map_err(|error| failed("clear", &self.path, error))
+        })
     }
+}
+
+/// The format of what is there; makes the tables if there are none.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let read = database.begin_read()?;
+    match read.open_table(META) {
+        Ok(meta) => return Ok(meta.get("format")?.map_or(0, |format| format.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    drop(read);
+    let write = database.begin_write()?;
+    write.open_table(META)?.insert("format", FORMAT)?;
+    write.open_table(DECISIONS)?;
+    write.commit()?;
+    Ok(FORMAT)
 }
 
 fn failed(action: &'static str, path: &Path, error: redb::Error) -> StateError {

@@ -280,7 +280,11 @@ pub(super) fn refuse_unknown_keys(query: Option<&str>, known: &[&str]) -> Result
 pub(super) fn find(members: Vec<Member>, reference: &str) -> Result<Member, Problem> {
     let matching = |fits: &dyn Fn(&Member) -> bool| members.iter().filter(|member| fits(member)).collect::<Vec<_>>();
     let by_id = matching(&|member| member.id.to_string() == reference || (reference == "self" && member.is_self));
-    let by_name = matching(&|member| member.hostname.as_deref() == Some(reference));
+    // A machine that has left and joined again is its name's bearer, not what it was before.
+    let mut by_name = matching(&|member| member.hostname.as_deref() == Some(reference));
+    if by_name.iter().any(|member| member.status != Status::Left) {
+        by_name.retain(|member| member.status != Status::Left);
+    }
     let by_prefix = matching(&|member| !reference.is_empty() && member.id.to_string().starts_with(reference));
     let found = [by_id, by_name, by_prefix].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {

@@ -101,6 +101,8 @@ pub(super) struct Inquiries {
     pub(super) errands: BTreeMap<(NodeId, NodeId), Errand>,
     pub(super) nonce: u32,
     pub(super) timers: u64,
+    /// Who was the last to reach a subject when this node could not.
+    pub(super) voucher: Option<NodeId>,
 }
 
 impl Inquiries {
@@ -324,8 +326,10 @@ impl Node {
         let is_fit = |id: &NodeId| *id != subject && !self.inquiries.open.contains_key(id);
         let (mut fit, unfit): (Vec<_>, Vec<_>) = drawn.into_iter().partition(is_fit);
         fit.extend(unfit.into_iter().filter(|id| *id != subject));
-        // Whoever has reached it before, when this node could not, is asked first.
-        if let Some(voucher) = self.table.voucher(subject).filter(|id| self.is_active(*id)) {
+        // Whoever has reached it before, when this node could not, is asked first; then who has reached another one: where
+        // two sides do not see each other, few see both, and each that is found by chance is good for all.
+        let of_another = self.inquiries.voucher.filter(|id| is_fit(id));
+        for voucher in of_another.into_iter().chain(self.table.voucher(subject)).filter(|id| self.is_active(*id)) {
             fit.retain(|id| *id != voucher);
             fit.insert(0, voucher);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::identity::Identity;
 use super::lives::is_plausible;
 use super::stats::Kind;
-use super::table::{Member, Swim};
+use super::table::{Change, Member, Swim};
 use super::timers::Timer;
 use super::{Cause, Config, Mutant, Node, Now, Purpose};
 use crate::record::{NodeId, NodeRecord, Status, Version};
@@ -56,10 +56,14 @@ impl Node {
         if !self.table.is_record_news(envelope) {
             return;
         }
+        let generation = self.table.envelope(owner).map_or(u64::MAX, |known| known.version.generation);
         match self.table.apply_record(now.unix_ms, envelope.clone()) {
             Err(_) => self.stats.records_refused += 1,
             Ok(change) => {
                 if let Some(change) = change {
+                    if envelope.version.generation > generation && is_same_process(&change) {
+                        self.table.was_down_falsely(owner, now.mono_us);
+                    }
                     self.changed(now, cause, change);
                 }
                 self.obey_goodbye(now, owner);
@@ -244,4 +248,10 @@ impl Node {
         self.write_records(&mut writer, known.iter());
         self.send_payload(to, Kind::Records, writer);
     }
+}
+
+/// Was the record written by the process that wrote the one before?
+fn is_same_process(change: &Change) -> bool {
+    let started = |member: &Member| member.record.as_ref().map(|record| record.started_generation);
+    change.old.as_ref().and_then(started).is_some_and(|before| started(&change.new) == Some(before))
 }

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Availability, NodeId, RecordError, Role};
 
 /// Longest reason, in bytes.
@@ -23,7 +25,8 @@ pub const LABELS_MAX: usize = 64;
 pub const DRIFT_MS_MAX: u64 = 600_000;
 
 /// A hybrid logical clock's time: 48 bits of milliseconds since the Unix epoch, 16 bits that count within one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 #[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
 pub struct Hlc(u64);
 
@@ -96,7 +99,7 @@ pub struct DecisionKey {
 pub type Slot = (DecisionKey, Option<Stamp>);
 
 /// The order of decisions about one register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
 pub struct Stamp {
     /// When.

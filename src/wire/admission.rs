@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 
 use super::codec::{self, DecodeError};
 use super::exchange::MemberEntry;
+use crate::record::decision::Stamp;
 use crate::record::{ClusterId, NodeId, Role};
 
 /// The version written today.
@@ -98,15 +99,13 @@ pub struct ManagerSecrets {
     pub cert_expiry_s: u64,
 }
 
-/// A join token as managers keep it: a register, one for each role; the highest (`revision`, `writer`) wins.
+/// A join token as managers keep it: a register, one for each role; the one decided last wins.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct TokenRecord {
     /// The role it gives.
     pub role: Role,
-    /// Counts rotations and revocations.
-    pub revision: u64,
-    /// Who wrote this revision.
-    pub writer: NodeId,
+    /// When and by whom it was decided: of two the later one stands, as of the decisions about it.
+    pub decided: Stamp,
     /// 128 random bits; none when revoked.
     pub secret: Option<[u8; 16]>,
     /// No longer valid from then on (milliseconds since the Unix epoch).

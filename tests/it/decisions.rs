@@ -209,6 +209,82 @@ fn names_that_fit_several_nodes_are_listed() {
     assert_eq!(listed(&nodes[0], &nodes[1]).unwrap().availability, Some(Availability::Drain));
 }
 
+/// What everybody does with a machine that is to be set up again: leave there, remove here, join there.
+#[test]
+fn whoever_left_and_was_removed_joins_again() {
+    let nodes = cluster(&["one", "two"]);
+    let id = nodes[1].id();
+    nodes[1].ctl(&["leave"]).ok();
+    listed_everywhere(&[&nodes[0]], &id, "left", |member| member.status == Status::Left);
+    nodes[0].ctl(&["node", "rm", &id]).ok();
+    nodes[1].join(&nodes[0], "worker");
+    assert_ne!(nodes[1].id(), id);
+    all_ready(&nodes.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn whoever_was_promoted_and_left_joins_as_what_the_token_says() {
+    let nodes = cluster(&["one", "two"]);
+    nodes[0].ctl(&["node", "update", "--role", "manager", "--availability", "drain", "two"]).ok();
+    let is_manager = |member: &Member| member.role == Some(Role::Manager);
+    listed_everywhere(&[&nodes[1]], &nodes[1].id(), "a manager", is_manager);
+    wait_for("two to hold the key", || {
+        let ran = nodes[1].ctl(&["join-token", "-q", "worker"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+    nodes[1].ctl(&["leave"]).ok();
+    nodes[1].join(&nodes[0], "worker");
+    let both: Vec<&Node> = nodes.iter().collect();
+    all_ready(&both);
+    listed_everywhere(&both, &nodes[1].id(), "a worker as the token says, and active", |member| {
+        member.role == Some(Role::Worker) && member.availability == Some(Availability::Active)
+    });
+    nodes[1].ctl(&["join-token", "worker"]).refused(1, &["this node is a worker"]);
+}
+
+/// Before it has got the certificate of a worker.
+#[test]
+fn whoever_is_demoted_and_promoted_at_once_is_a_manager() {
+    let nodes = cluster(&["one", "two"]);
+    nodes[0].ctl(&["node", "promote", "two"]).ok();
+    wait_for("two to be a manager", || {
+        let ran = nodes[1].ctl(&["node", "update", "--label-add", "a=1", "one"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+    for change in ["demote", "promote"] {
+        assert_eq!(nodes[0].ctl(&["node", change, "two"]).code, 0);
+    }
+    wait_for("two to decide again", || {
+        let ran = nodes[1].ctl(&["node", "update", "--label-add", "a=2", "one"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+}
+
+/// The later rotation stands, here and there, whoever made it.
+#[test]
+fn of_two_rotations_at_once_one_token_is_left_and_it_admits() {
+    let nodes = cluster(&["one", "two"]);
+    nodes[0].ctl(&["node", "promote", "two"]).ok();
+    wait_for("two to be a manager", || {
+        let ran = nodes[1].ctl(&["join-token", "-q", "worker"]);
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    });
+    for _ in 0..4 {
+        std::thread::scope(|scope| {
+            for node in &nodes {
+                scope.spawn(|| node.post("/v1/join-tokens/worker/rotate", "{}"));
+            }
+        });
+        let token = wait_for("one token on both", || {
+            let tokens: Vec<_> = nodes.iter().map(|node| node.ctl(&["join-token", "-q", "worker"])).collect();
+            let is_one = tokens.iter().all(|token| token.code == 0 && token.out == tokens[0].out);
+            if is_one { Ok(tokens[0].out.trim_end().to_owned()) } else { Err(format!("{tokens:?}")) }
+        });
+        let newcomer = Node::started("newcomer");
+        newcomer.try_join(&token, &[&nodes[0].addr().to_string()]).ok();
+    }
+}
+
 /// A manager that was told of a rotation by gossip alone refuses the old token.
 #[test]
 fn a_rotated_token_is_a_decision_of_the_cluster() {

@@ -250,7 +250,7 @@ fn a_disk_that_fills_later_loses_nothing() {
     let dir = seen_by(&node);
     fill(&dir, 0);
     let ran = node.ctl(&["join-token", "worker", "--rotate"]);
-    ran.refused(1, &["cannot write", "cluster.json", "No space left on device"]);
+    ran.refused(1, &["cannot write", "decisions.redb", "No space left on device"]);
     assert_eq!(node.token("worker"), token);
     // It goes on as a member, and admits those whose join it need not write down.
     let other = Node::started("other");

@@ -257,7 +257,10 @@ fn kills_in_the_middle_of_writes_lose_nothing_acknowledged() {
         assert!(manager.generation() > generation, "round {round}");
         generation = manager.generation();
         // The last one told, or the one that was being written and that nobody was told of.
-        let token = manager.token("worker");
+        let token = wait_for("the rotation to be completed", || {
+            let ran = manager.ctl(&["join-token", "-q", "worker"]);
+            if ran.code == 0 { Ok(ran.out.trim_end().to_owned()) } else { Err(ran.err) }
+        });
         let earlier: BTreeSet<_> = told[..told.len() - 1].iter().collect();
         assert!(!earlier.contains(&token), "round {round}: a token that was replaced is in force again");
         if told.last() != Some(&token) {
