@@ -18,6 +18,7 @@ use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress, Shell};
 use super::hub::Hub;
 use super::lead::Leadership;
+use super::lease::Leases;
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
 use super::roam::{Roaming, SharedAddresses, Wanted};
@@ -33,7 +34,7 @@ use crate::api::{
     ProblemKind,
 };
 use crate::ca::{CERT_EXPIRY_DEFAULT, CERT_EXPIRY_MAX, CERT_EXPIRY_MIN, random};
-use crate::node::{Command, Node, Start};
+use crate::node::{Command, KeptTable, Node, Start};
 use crate::record::decision::Decision;
 use crate::record::{NodeId, Role, Status};
 use crate::wire::decision::SignedDecision;
@@ -57,6 +58,8 @@ pub(super) struct Membership {
     pub engine: Engine,
     /// Who leads, as published from here.
     pub leadership: Arc<Leadership>,
+    /// Endpoints that are tied to connections.
+    pub leases: Arc<Leases>,
     /// The changes that it has told.
     pub hub: Arc<Hub>,
     addresses: SharedAddresses,
@@ -94,6 +97,7 @@ struct NewLife {
     generation: u64,
     seed: [u8; 32],
     decisions: Vec<SignedDecision>,
+    tables: Vec<KeptTable>,
 }
 
 /// The daemon.
@@ -334,8 +338,10 @@ impl Daemon {
     fn new_life(&self) -> Result<NewLife, String> {
         let clock = Clock::start();
         let generation = lock(&self.state).next_generation(clock.now().unix_ms / 1_000).map_err(|e| e.to_string())?;
-        let decisions = lock(&self.state).vault().load().map_err(|e| e.to_string())?;
-        Ok(NewLife { clock, generation, seed: random().map_err(|e| e.to_string())?, decisions })
+        let vault = lock(&self.state).vault();
+        let decisions = vault.load().map_err(|e| e.to_string())?;
+        let tables = vault.tables().map_err(|e| e.to_string())?;
+        Ok(NewLife { clock, generation, seed: random().map_err(|e| e.to_string())?, decisions, tables })
     }
 
     /// Addresses of `HOST` or `HOST:PORT`, each once, and what could not be resolved.
@@ -359,7 +365,7 @@ impl Daemon {
 
     /// The protocol core of a new life.
     fn node(&self, trust: &Trust, addresses: Addresses, contacts: Vec<SocketAddr>, life: NewLife) -> Node {
-        let NewLife { clock, generation, seed, decisions } = life;
+        let NewLife { clock, generation, seed, decisions, tables } = life;
         let stored = trust.stored();
         let start = Start {
             cluster: stored.cluster_id,
@@ -371,7 +377,7 @@ impl Daemon {
             anchor: trust.anchor(),
             credential: trust.credential(),
             decisions,
-            tables: Vec::new(),
+            tables,
             seed,
             contacts,
             config: self.settings.protocol.clone(),
@@ -412,6 +418,7 @@ impl Daemon {
         let accept = tokio::spawn(server::serve(tcp, moved, service, stopped.clone()));
         let upkeep =
             tokio::spawn(maintain(Arc::clone(&trust), engine.clone(), Arc::clone(&self.state), stopped.clone()));
+        let leases = Leases::resume(engine.clone(), lock(&self.state).vault());
         let mut tasks = vec![engine_task, accept, upkeep];
         let roams = Wanted::new(&options, &self.settings).ok().and_then(|wanted| wanted.roams(&addresses));
         if let Some(wanted) = roams {
@@ -427,6 +434,7 @@ impl Daemon {
             trust,
             engine,
             leadership: Arc::default(),
+            leases,
             hub,
             addresses: shared,
             is_first,

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::daemon::Membership;
-use super::engine::{DecideError, Engine};
+use super::engine::{Asked, DecideError, Engine};
 use super::keeper::KeepError;
 use super::token::secret_digest;
 use super::trust::{Trust, TrustError};
@@ -173,10 +173,15 @@ async fn confirm(
         let decision = signed.decision().ok()?;
         Some(Have { slot: signed.slot()?, stamp: decision.stamp })
     });
-    Ok(membership.engine.confirm(have.collect(), wait).await?)
+    let said = membership.engine.confirm(Asked::Decisions(have.collect()), wait).await?;
+    Ok(said.unconfirmed)
 }
 
-fn parse_wait(text: &str) -> Result<Duration, Problem> {
+/// How long a caller waits.
+///
+/// # Errors
+/// It is no duration, or too long.
+pub(super) fn parse_wait(text: &str) -> Result<Duration, Problem> {
     humantime::parse_duration(text).ok().filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
         ProblemKind::BadRequest.problem(format!("wait {text:?}: expected a duration up to 10m, such as 30s"))
     })

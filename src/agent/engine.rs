@@ -21,18 +21,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use super::hub::Hub;
-use super::keeper::{KeepError, Keeper, Ordered, Written};
+use super::keeper::{KeepError, Keeper, Ordered, Stored, Writer, Written};
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::udp::Udp;
 use super::{metrics, unix_ms, view};
+use crate::node::tables::WriteError;
 use crate::node::{
     Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Order, OrderError, Peer,
+    Write,
 };
 use crate::record::decision::{Decision, Words};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 use crate::wire::decision::{Have, SignedDecision};
+use crate::wire::table::Sight;
 
 /// Datagrams taken in before timers get their turn.
 const DATAGRAMS_PER_TURN: usize = 128;
@@ -55,13 +58,49 @@ enum Input {
     Reply { id: ExchangeId, outcome: Result<(Peer, Vec<u8>), ExchangeError> },
     Command(Command),
     Orders { orders: Vec<Order>, reply: oneshot::Sender<Result<OrderReceipt, OrderError>> },
-    Confirm { have: Vec<Have>, reply: oneshot::Sender<u32> },
+    Write { write: Write, reply: oneshot::Sender<Result<WriteReceipt, WriteRefused>> },
+    Confirm { what: Asked, reply: oneshot::Sender<u32> },
     ForgetConfirm(u32),
     Rebind(Udp),
 }
 
 /// Tells when decisions count.
 type OrderReceipt = oneshot::Receiver<Result<Vec<SignedDecision>, KeepError>>;
+
+/// Tells when a write into an own table counts, and which version it has led to.
+type WriteReceipt = oneshot::Receiver<Result<Option<Sight>, KeepError>>;
+
+/// A write into an own table was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteRefused {
+    /// It breaks a limit.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Not stored.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// The protocol task has ended.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// What others are asked for whether they have it.
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    /// Decisions.
+    Decisions(Vec<Have>),
+    /// A version of a table.
+    Table(Sight),
+}
+
+/// Who has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Confirmation {
+    /// They have said so.
+    pub confirmed: Vec<NodeId>,
+    /// They have not, and are there.
+    pub unconfirmed: Vec<NodeId>,
+}
 
 /// A decision was not made.
 #[derive(Debug, thiserror::Error)]
@@ -196,29 +235,45 @@ impl Engine {
         Ok(stored.await.map_err(|_| Stopped)??)
     }
 
-    /// Waits until all members that are not gone have these decisions, at most until `deadline`; those that have not
-    /// said so by then.
+    /// Writes into this node's own tables: stored, then in force here and on its way to others. Says which version it has
+    /// led to; none: it changes nothing.
+    ///
+    /// # Errors
+    /// [`WriteRefused`]; nothing was written then.
+    pub(super) async fn write(&self, write: Write) -> Result<Option<Sight>, WriteRefused> {
+        let (reply, receiver) = oneshot::channel();
+        self.inputs.send(Input::Write { write, reply }).await.map_err(|_| Stopped)?;
+        let stored = receiver.await.map_err(|_| Stopped)??;
+        Ok(stored.await.map_err(|_| Stopped)??)
+    }
+
+    /// Waits until all members whom it concerns, and that are not gone, have it, at most until `deadline`; tells who has
+    /// said so by then, and who has not.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub(super) async fn confirm(&self, have: Vec<Have>, deadline: Duration) -> Result<Vec<NodeId>, Stopped> {
+    pub(super) async fn confirm(&self, what: Asked, deadline: Duration) -> Result<Confirmation, Stopped> {
         let (reply, receiver) = oneshot::channel();
-        self.inputs.send(Input::Confirm { have, reply }).await.map_err(|_| Stopped)?;
+        self.inputs.send(Input::Confirm { what, reply }).await.map_err(|_| Stopped)?;
         let nonce = receiver.await.map_err(|_| Stopped)?;
         let until = tokio::time::Instant::now() + deadline;
         let mut progress = self.progress.clone();
-        let left = loop {
-            let left = self.query(move |node| node.unconfirmed(nonce)).await?.unwrap_or_default();
-            if left.is_empty() {
-                break left;
+        let said = loop {
+            let read = move |node: &Node| Confirmation {
+                confirmed: node.confirmed_by(nonce).unwrap_or_default(),
+                unconfirmed: node.unconfirmed(nonce).unwrap_or_default(),
+            };
+            let said = self.query(read).await?;
+            if said.unconfirmed.is_empty() {
+                break said;
             }
             match tokio::time::timeout_at(until, progress.changed()).await {
                 Ok(changed) => changed.map_err(|_| Stopped)?,
-                Err(_) => break left,
+                Err(_) => break said,
             }
         };
         self.inputs.send(Input::ForgetConfirm(nonce)).await.map_err(|_| Stopped)?;
-        Ok(left)
+        Ok(said)
     }
 
     /// Sends and receives datagrams through another socket from now on; what waits in the old one is lost.
@@ -408,21 +463,52 @@ impl Task {
                 // Whoever asked may have gone.
                 let _ = reply.send(receipt);
             }
-            Input::Confirm { have, reply } => {
+            Input::Write { write, reply } => {
+                let receipt = self.write(now, write);
                 // Whoever asked may have gone.
-                let _ = reply.send(self.node.handle_confirm(now, have));
+                let _ = reply.send(receipt);
+            }
+            Input::Confirm { what, reply } => {
+                let nonce = match what {
+                    Asked::Decisions(have) => self.node.handle_confirm(now, have),
+                    Asked::Table(sight) => self.node.handle_sighting(now, sight),
+                };
+                // Whoever asked may have gone.
+                let _ = reply.send(nonce);
             }
             Input::ForgetConfirm(nonce) => self.node.forget_confirm(nonce),
             Input::Rebind(udp) => self.udp = udp,
         }
     }
 
-    /// Decisions made here are on the disk: now they count.
+    fn write(&mut self, now: Now, write: Write) -> Result<WriteReceipt, WriteRefused> {
+        if !self.keeper.has_room() {
+            return Err(KeepError::Busy.into());
+        }
+        let sight = self.node.handle_write(now, write)?;
+        let (reply, receipt) = oneshot::channel();
+        self.keeper.wait_for(sight, reply);
+        Ok(receipt)
+    }
+
+    /// What was decided or written here is on the disk: now it counts.
     fn stored(&mut self, written: Written) {
-        for Ordered { decisions, reply } in self.keeper.finish(written) {
-            self.node.handle_command(self.clock.now(), Command::Decided(decisions.clone()));
+        let Stored { orders, steps, writers, is_unwritten } = self.keeper.finish(written);
+        let now = self.clock.now();
+        for Ordered { decisions, reply } in orders {
+            self.node.handle_command(now, Command::Decided(decisions.clone()));
             // Whoever asked may have gone.
             let _ = reply.send(Ok(decisions));
+        }
+        for step in steps {
+            self.node.handle_command(now, Command::Written(step));
+        }
+        for Writer { sight, reply } in writers {
+            // Whoever asked may have gone.
+            let _ = reply.send(Ok(Some(sight)));
+        }
+        if is_unwritten {
+            self.node.handle_command(now, Command::Unwritten);
         }
     }
 
@@ -465,8 +551,7 @@ impl Task {
             },
             Effect::Keep { slot, decision } => self.keeper.keep(slot, Some(decision)),
             Effect::Forget { slot } => self.keeper.keep(slot, None),
-            // Nothing writes tables here yet but the protocol itself, and that it finds out again.
-            Effect::KeepTable { step, .. } => self.node.handle_command(self.clock.now(), Command::Written(step)),
+            Effect::KeepTable { step, lives } => self.keeper.keep_step((step, lives)),
             Effect::Event(event) => self.tell(event),
         }
     }

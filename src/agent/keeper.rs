@@ -1,9 +1,10 @@
-//! Decisions between the protocol task and the disk.
+//! Decisions and own tables between the protocol task and the disk.
 //!
-//! The protocol never waits for the disk: what it wants kept is gathered, the newest for each slot, and written in one
-//! transaction at a time on another thread. A decision made here is different: it is written first, and counts after.
+//! The protocol never waits for the disk: what it wants kept is gathered, and written in one transaction at a time on
+//! another thread. Of others' decisions the newest for each slot is kept some time; what is decided or written here counts
+//! only when it is on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,22 +12,51 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::state::StateError;
 use super::vault::{Vault, Write};
+use crate::record::Version;
 use crate::wire::decision::SignedDecision;
+use crate::wire::table::{Sight, Step};
 
 /// Time between two tries to write to a disk that refuses.
 const RETRY: Duration = Duration::from_secs(1);
 /// Decisions made here that may wait for the disk at once; more are refused.
 const ORDERS_MAX: usize = 256;
 
-/// A decision made here could not be stored: it is in force nowhere.
+/// Steps of own tables that may wait for the disk at once; further writes are refused.
+const STEPS_MAX: usize = 4_096;
+
+/// What was decided or written here could not be stored: it is in force nowhere.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum KeepError {
     /// The disk.
-    #[error("the decision was not stored, and is not in force: {0}")]
+    #[error("it was not stored, and is not in force: {0}")]
     Disk(String),
     /// Too many wait already.
-    #[error("too many decisions wait for the disk; try again")]
+    #[error("too much waits for the disk already; try again")]
     Busy,
+}
+
+/// A step of an own table, and the tips of the table's lives after it.
+pub(super) type OwnStep = (Arc<Step>, Vec<Version>);
+
+/// Somebody who waits for a write into an own table to count.
+pub(super) struct Writer {
+    /// What it leads to.
+    pub sight: Sight,
+    /// To be told once it counts.
+    pub reply: oneshot::Sender<Result<Option<Sight>, KeepError>>,
+}
+
+/// What came back from the disk.
+#[derive(Default)]
+pub(super) struct Stored {
+    /// Decisions made here that count now.
+    pub orders: Vec<Ordered>,
+    /// Steps of own tables that count now, in order.
+    pub steps: Vec<Arc<Step>>,
+    /// Writers whose writes count as soon as these steps are given back.
+    pub writers: Vec<Writer>,
+    /// Steps were lost: the protocol core has to begin again at what counts.
+    pub is_unwritten: bool,
 }
 
 /// Decisions signed here, and who waits for them to count.
@@ -42,6 +72,7 @@ pub(super) struct Written {
     outcome: Result<(), StateError>,
     pending: BTreeMap<u64, Option<Arc<SignedDecision>>>,
     orders: Vec<Ordered>,
+    steps: Vec<OwnStep>,
 }
 
 /// What is to be written.
@@ -51,6 +82,8 @@ pub(super) struct Keeper {
     written: mpsc::Receiver<Written>,
     pending: BTreeMap<u64, Option<Arc<SignedDecision>>>,
     orders: Vec<Ordered>,
+    steps: Vec<OwnStep>,
+    writers: VecDeque<Writer>,
     is_writing: bool,
     not_before: Option<Instant>,
 }
@@ -60,8 +93,9 @@ impl Keeper {
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         // One write at a time.
         let (done, written) = mpsc::channel(1);
-        let (pending, orders) = (BTreeMap::new(), Vec::new());
-        Self { vault, done, written, pending, orders, is_writing: false, not_before: None }
+        let (pending, orders, steps) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let writers = VecDeque::new();
+        Self { vault, done, written, pending, orders, steps, writers, is_writing: false, not_before: None }
     }
 
     /// Keeps a decision in that slot, or empties it.
@@ -79,13 +113,32 @@ impl Keeper {
         }
     }
 
+    /// Keeps a step of an own table; it comes back from [`Keeper::finish`].
+    pub(super) fn keep_step(&mut self, step: OwnStep) {
+        self.steps.push(step);
+    }
+
+    /// Is there room for another write into an own table?
+    pub(super) fn has_room(&self) -> bool {
+        self.steps.len() < STEPS_MAX && self.writers.len() < STEPS_MAX
+    }
+
+    /// Somebody waits for a write; none as `sight`: for those before it, as it changes nothing beyond them.
+    pub(super) fn wait_for(&mut self, sight: Option<Sight>, reply: oneshot::Sender<Result<Option<Sight>, KeepError>>) {
+        match sight.or_else(|| self.writers.back().map(|writer| writer.sight)) {
+            Some(sight) => self.writers.push_back(Writer { sight, reply }),
+            // Whoever asked may have gone.
+            None => drop(reply.send(Ok(None))),
+        }
+    }
+
     /// When [`Keeper::poke`] is to be called though nothing has happened.
     pub(super) fn due(&self) -> Option<Instant> {
         self.not_before.filter(|_| !self.is_writing && !self.is_empty())
     }
 
     fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.orders.is_empty()
+        self.pending.is_empty() && self.orders.is_empty() && self.steps.is_empty()
     }
 
     /// Begins a write if there is something to write and none is under way.
@@ -96,16 +149,20 @@ impl Keeper {
         self.is_writing = true;
         self.not_before = None;
         let (pending, orders) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.orders));
+        let steps = std::mem::take(&mut self.steps);
         let (vault, done) = (Arc::clone(&self.vault), self.done.clone());
         tokio::task::spawn_blocking(move || {
             let ordered = orders.iter().flat_map(|order| &order.decisions).filter_map(|one| Some((one.slot()?, one)));
             let mut writes: BTreeMap<u64, Option<Vec<u8>>> =
                 pending.iter().map(|(slot, one)| (*slot, one.as_ref().map(|one| one.to_bytes()))).collect();
             writes.extend(ordered.map(|(slot, one)| (slot, Some(one.to_bytes()))));
-            let writes: Vec<Write> = writes.into_iter().collect();
+            let decisions = writes.into_iter().map(|(slot, bytes)| Write::Decision(slot, bytes));
+            let tables =
+                steps.iter().map(|(step, lives)| Write::Table { step: Arc::clone(step), lives: lives.clone() });
+            let writes: Vec<Write> = decisions.chain(tables).collect();
             let outcome = vault.write(&writes);
             // The protocol task may have ended.
-            let _ = done.blocking_send(Written { outcome, pending, orders });
+            let _ = done.blocking_send(Written { outcome, pending, orders, steps });
         });
     }
 
@@ -118,15 +175,22 @@ impl Keeper {
         }
     }
 
-    /// Decisions made here that are stored now, with those who wait for them. After a failure there are none, those who
-    /// waited have been told, and everybody else's decisions are tried again.
-    pub(super) fn finish(&mut self, written: Written) -> Vec<Ordered> {
-        let Written { outcome, pending, orders } = written;
+    /// What was made here and is stored now, with those who wait for it. After a failure there is none, those who waited have
+    /// been told, and others' decisions are tried again.
+    pub(super) fn finish(&mut self, written: Written) -> Stored {
+        let Written { outcome, pending, orders, steps } = written;
         self.is_writing = false;
         match outcome {
-            Ok(()) => orders,
+            Ok(()) => {
+                let steps: Vec<_> = steps.into_iter().map(|(step, _)| step).collect();
+                let counts =
+                    |sight: &Sight| steps.iter().any(|step| step.scope == sight.scope && step.to() >= sight.version);
+                let ready = self.writers.iter().take_while(|writer| counts(&writer.sight)).count();
+                let writers = self.writers.drain(..ready).collect();
+                Stored { orders, steps, writers, is_unwritten: false }
+            }
             Err(error) => {
-                tracing::error!(%error, "decisions are not on the disk; they will be tried again");
+                tracing::error!(%error, "the disk keeps nothing; others' decisions will be tried again");
                 self.not_before = Some(Instant::now() + RETRY);
                 for (slot, decision) in pending {
                     self.pending.entry(slot).or_insert(decision);
@@ -135,7 +199,16 @@ impl Keeper {
                     // Whoever asked may have gone.
                     let _ = order.reply.send(Err(KeepError::Disk(error.to_string())));
                 }
-                Vec::new()
+                // What was written after them continues them.
+                let is_unwritten = !steps.is_empty();
+                if is_unwritten {
+                    self.steps.clear();
+                    for writer in self.writers.drain(..) {
+                        // Whoever asked may have gone.
+                        let _ = writer.reply.send(Err(KeepError::Disk(error.to_string())));
+                    }
+                }
+                Stored { is_unwritten, ..Stored::default() }
             }
         }
     }

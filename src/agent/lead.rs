@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::response::Response;
-use serde::Serialize;
 use tokio::sync::watch;
 
 use super::daemon::Membership;
 use super::engine::Engine;
-use super::lines::Source;
+use super::lines::{Source, line};
 use super::trust::lock;
 use super::view::members;
 use crate::api::{LeaderLine, LeaderRequest, ManagerStatus, Problem, ProblemKind};
@@ -114,10 +113,4 @@ impl Drop for Claim {
             }
         }
     }
-}
-
-fn line(line: &impl Serialize) -> Option<Bytes> {
-    let mut text = serde_json::to_vec(line).ok()?;
-    text.push(b'\n');
-    Some(text.into())
 }

@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
+use serde::Serialize;
 
 use crate::api::watch::NDJSON;
 
@@ -20,6 +21,13 @@ pub(super) trait Source: Sized + Send + 'static {
         let kind = HeaderValue::from_static(NDJSON);
         ([(header::CONTENT_TYPE, kind)], Body::new(Lines(Some(next(self))))).into_response()
     }
+}
+
+/// One line of such an answer.
+pub(super) fn line(value: &impl Serialize) -> Option<Bytes> {
+    let mut text = serde_json::to_vec(value).ok()?;
+    text.push(b'\n');
+    Some(text.into())
 }
 
 type Next<S> = Pin<Box<dyn Future<Output = (S, Option<Bytes>)> + Send>>;

@@ -6,7 +6,7 @@
 //! cluster.json   membership: CA, certificate, keys, and on managers the CA key and tokens. Its presence *is* membership
 //! contacts.json  where others were last seen
 //! metadata.json  what local programs have attached to this node
-//! decisions.redb what operators have decided (see `vault`)
+//! store.redb     what operators have decided, and this node's own tables (see `vault`)
 //! ```
 //! Every other file is replaced as a whole: written beside its place, synced, renamed over it, and the directory synced. So a
 //! crash or a full disk at any instant leaves the old content or the new one. All files are 0600, the directory 0700.

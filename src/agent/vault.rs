@@ -1,20 +1,26 @@
-//! Decisions on the disk: an embedded store (redb) beside the files of `state`, as there may be thousands of them and each
-//! must survive on its own.
+//! Decisions and this node's own tables on the disk: an embedded store (redb) beside the files of `state`, as there may be
+//! thousands of them and each must survive on its own.
 //!
-//! Every write is one transaction, synced before it counts. Not here: what is in a decision, or whether it stands.
+//! A table is its lives' tips and its records, each under the scope's key; what a step does to it is
+//! [`Effect::KeepTable`](crate::node::Effect::KeepTable)'s to say. Every write is one transaction, synced before it counts.
+//! Not here: what is in a decision or a record, or whether it stands.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 
 use super::state::StateError;
 use super::trust::lock;
+use crate::node::KeptTable;
+use crate::record::Version;
+use crate::record::network::NetworkId;
 use crate::wire::decision::SignedDecision;
+use crate::wire::table::{Body, Key, Scope, Step};
 
-const FILE: &str = "decisions.redb";
+const FILE: &str = "store.redb";
 /// Memory for pages: decisions are read once, at the start.
 const CACHE_BYTES: usize = 256 << 10;
 /// Layout of what is stored; another one is refused rather than misread.
@@ -22,9 +28,32 @@ const FORMAT: u64 = 1;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const DECISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("decisions");
+/// The tips of an own table's lives, by scope.
+const LIVES: TableDefinition<'_, ScopeKey, &[u8]> = TableDefinition::new("lives");
+/// The records of own tables.
+const RECORDS: TableDefinition<'_, (ScopeKey, [u8; 16]), &[u8]> = TableDefinition::new("records");
+/// Endpoints that are tied to a program's connection: how long they outlive it, in milliseconds.
+const LEASES: TableDefinition<'_, ([u8; 16], [u8; 16]), u64> = TableDefinition::new("leases");
 
-/// What is to be done to one slot: keep that, or nothing.
-pub(super) type Write = (u64, Option<Vec<u8>>);
+/// 0 for attachments; 1 and the network's id.
+type ScopeKey = (u8, [u8; 16]);
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(super) enum Write {
+    /// To one decision's slot: keep that, or nothing.
+    Decision(u64, Option<Vec<u8>>),
+    /// To an own table.
+    Table {
+        /// What changes.
+        step: Arc<Step>,
+        /// The tips of its lives from now on.
+        lives: Vec<Version>,
+    },
+}
+
+/// An endpoint that is tied to a connection.
+pub(super) type Lease = (NetworkId, Key, u64);
 
 /// The store.
 #[derive(Debug)]
@@ -103,13 +132,13 @@ impl Vault {
     pub(super) fn write(&self, writes: &[Write]) -> Result<(), StateError> {
         self.with("write", |database| {
             let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(DECISIONS)?;
-                for (slot, bytes) in writes {
-                    match bytes {
-                        Some(bytes) => drop(table.insert(slot, bytes.as_slice())?),
-                        None => drop(table.remove(slot)?),
+            for write in writes {
+                match write {
+                    Write::Decision(slot, Some(bytes)) => {
+                        transaction.open_table(DECISIONS)?.insert(slot, bytes.as_slice())?;
                     }
+                    Write::Decision(slot, None) => drop(transaction.open_table(DECISIONS)?.remove(slot)?),
+                    Write::Table { step, lives } => keep_step(&transaction, step, lives)?,
                 }
             }
             Ok(transaction.commit()?)
@@ -123,11 +152,126 @@ impl Vault {
     pub(super) fn clear(&self) -> Result<(), StateError> {
         self.with("clear", |database| {
             let transaction = database.begin_write()?;
-            transaction.delete_table(DECISIONS)?;
-            transaction.open_table(DECISIONS)?;
+            transaction.open_table(DECISIONS)?.retain(|_, _| false)?;
+            transaction.open_table(LIVES)?.retain(|_, _| false)?;
+            transaction.open_table(RECORDS)?.retain(|_, _| false)?;
+            transaction.open_table(LEASES)?.retain(|_, _| false)?;
             Ok(transaction.commit()?)
         })
     }
+
+    /// This node's own tables, attachments first.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(super) fn tables(&self) -> Result<Vec<KeptTable>, StateError> {
+        self.with("read", |database| {
+            let read = database.begin_read()?;
+            let (all_lives, all_records) = (read.open_table(LIVES)?, read.open_table(RECORDS)?);
+            let mut out = Vec::new();
+            for entry in all_lives.iter()? {
+                let (key, tips) = entry?;
+                let lives = tips.value().chunks_exact(16).filter_map(read_version).collect();
+                let mut records = Vec::new();
+                for record in all_records.range((key.value(), [0; 16])..=(key.value(), [u8::MAX; 16]))? {
+                    let (key, body) = record?;
+                    records.push((Key::from_bytes(key.value().1), Body::from_bytes(body.value())));
+                }
+                out.push(KeptTable { scope: scope_of(key.value()), lives, records });
+            }
+            Ok(out)
+        })
+    }
+
+    /// The endpoints that are tied to a connection.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(super) fn leases(&self) -> Result<Vec<Lease>, StateError> {
+        self.with("read", |database| {
+            let mut out = Vec::new();
+            for entry in database.begin_read()?.open_table(LEASES)?.iter()? {
+                let (key, grace_ms) = entry?;
+                let (network, endpoint) = key.value();
+                out.push((NetworkId::from_bytes(network), Key::from_bytes(endpoint), grace_ms.value()));
+            }
+            Ok(out)
+        })
+    }
+
+    /// Ties endpoints to a connection, and unties others.
+    ///
+    /// # Errors
+    /// [`StateError`]; nothing was changed then.
+    pub(super) fn lease(&self, tied: &[Lease], untied: &[(NetworkId, Key)]) -> Result<(), StateError> {
+        self.with("write", |database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut leases = transaction.open_table(LEASES)?;
+                for (network, key) in untied {
+                    leases.remove((*network.as_bytes(), *key.as_bytes()))?;
+                }
+                for (network, key, grace_ms) in tied {
+                    leases.insert((*network.as_bytes(), *key.as_bytes()), grace_ms)?;
+                }
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+}
+
+const fn scope_key(scope: Scope) -> ScopeKey {
+    match scope {
+        Scope::Attachments => (0, [0; 16]),
+        Scope::Network(network) => (1, *network.as_bytes()),
+    }
+}
+
+const fn scope_of(key: ScopeKey) -> Scope {
+    match key {
+        (0, _) => Scope::Attachments,
+        (_, network) => Scope::Network(NetworkId::from_bytes(network)),
+    }
+}
+
+fn read_version(bytes: &[u8]) -> Option<Version> {
+    let (generation, seq) = bytes.split_first_chunk()?;
+    Some(Version { generation: u64::from_be_bytes(*generation), seq: u64::from_be_bytes(*seq.first_chunk()?) })
+}
+
+/// Keeps a step of an own table. With an attachment that goes, its network's table goes too.
+fn keep_step(transaction: &WriteTransaction, step: &Step, lives: &[Version]) -> Result<(), redb::Error> {
+    let scope = scope_key(step.scope);
+    let tips: Vec<u8> =
+        lives.iter().flat_map(|tip| [tip.generation.to_be_bytes(), tip.seq.to_be_bytes()]).flatten().collect();
+    let mut all_lives = transaction.open_table(LIVES)?;
+    let mut records = transaction.open_table(RECORDS)?;
+    let all_of = |scope| (scope, [0; 16])..=(scope, [u8::MAX; 16]);
+    let mut before = Vec::new();
+    if step.scope == Scope::Attachments {
+        for record in records.range(all_of(scope))? {
+            before.push(record?.0.value().1);
+        }
+    }
+    if step.is_whole() {
+        records.retain_in(all_of(scope), |_, _| false)?;
+    }
+    all_lives.insert(scope, tips.as_slice())?;
+    for change in &step.changes {
+        let key = (scope, *change.key.as_bytes());
+        match &change.body {
+            Some(body) => drop(records.insert(key, body.as_bytes())?),
+            None => drop(records.remove(key)?),
+        }
+    }
+    for network in before {
+        if records.get((scope, network))?.is_none() {
+            let gone = (1, network);
+            all_lives.remove(gone)?;
+            records.retain_in(all_of(gone), |_, _| false)?;
+        }
+    }
+    Ok(())
 }
 
 /// The format of what is there; makes the tables if there are none.
@@ -142,6 +286,9 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     let write = database.begin_write()?;
     write.open_table(META)?.insert("format", FORMAT)?;
     write.open_table(DECISIONS)?;
+    write.open_table(LIVES)?;
+    write.open_table(RECORDS)?;
+    write.open_table(LEASES)?;
     write.commit()?;
     Ok(FORMAT)
 }
@@ -177,9 +324,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let vault = Vault::open(dir.path()).unwrap();
         assert!(vault.load().unwrap().is_empty());
-        let keep = |slot, n| (slot, Some(signed(n).to_bytes()));
+        let keep = |slot, n| Write::Decision(slot, Some(signed(n).to_bytes()));
         vault.write(&[keep(1, 1), keep(2, 2), keep(u64::MAX, 3)]).unwrap();
-        vault.write(&[(2, None), keep(1, 4)]).unwrap();
+        vault.write(&[Write::Decision(2, None), keep(1, 4)]).unwrap();
         drop(vault);
         let vault = Vault::open(dir.path()).unwrap();
         assert_eq!(vault.load().unwrap(), [signed(4), signed(3)]);
@@ -192,6 +339,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), b"not a database, and long enough to look like one to nobody").unwrap();
         let error = Vault::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("decisions.redb"), "{error}");
+        assert!(error.contains("store.redb"), "{error}");
     }
 }

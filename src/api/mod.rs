@@ -7,6 +7,7 @@
 //! older client reads a newer daemon).
 
 mod decide;
+mod network;
 
 use std::collections::BTreeMap;
 pub mod watch;
@@ -17,6 +18,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::decide::{
     Decision, Decisions, LeaderLine, LeaderRequest, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse,
+};
+pub use self::network::{
+    AttachRequest, AttachResponse, Attachment, Conflict, Endpoint, EndpointFilter, EndpointRef, EndpointSpec,
+    Endpoints, EndpointsRequest, EndpointsResponse, LeaseLine, LeaseRequest, Network, Networks, Port, ReplaceRequest,
+    Seen, SeenQuery, Service, WaitQuery,
 };
 use crate::record::{Availability, ClusterId, NodeId, Role, Status};
 

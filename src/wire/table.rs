@@ -61,6 +61,11 @@ impl Key {
     /// The greatest.
     pub const MAX: Self = Self([u8::MAX; 16]);
 
+    /// Of these bits.
+    pub const fn from_bytes(bits: [u8; 16]) -> Self {
+        Self(bits)
+    }
+
     /// Its bits.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

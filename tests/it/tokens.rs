@@ -29,7 +29,7 @@ fn untouched(node: &Node, addr: SocketAddr) {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert!(files.iter().all(|name| ["decisions.redb", "lock", "node.json"].contains(&name.as_str())), "{files:?}");
+    assert!(files.iter().all(|name| ["store.redb", "lock", "node.json"].contains(&name.as_str())), "{files:?}");
     assert_eq!(node.own().cluster, None);
     assert!(is_closed(addr), "{addr} is still open");
 }

@@ -1,0 +1,489 @@
+//! Networks and endpoints: what the API is asked, as reads and writes of this node's tables.
+//!
+//! A network or a task that is named for the first time gets the id that follows from its name, so that nodes which name the
+//! same mean the same, without asking each other.
+//!
+//! Not here: routes and permissions (`http`), the API's words for records (`network_view`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::daemon::Membership;
+use super::decide::parse_wait;
+use super::engine::{Asked, Confirmation, WriteRefused};
+use super::keeper::KeepError;
+use super::network_view::{Downs, attachment_view, conflict_view, endpoint_view, read_spec, write_mac};
+use super::view::{find, members, words};
+use crate::api::{
+    AttachRequest, AttachResponse, Endpoint, EndpointFilter, EndpointSpec, Endpoints, EndpointsRequest,
+    EndpointsResponse, Network, Networks, Problem, ProblemKind, ReplaceRequest, Seen, SeenQuery, WaitQuery,
+};
+use crate::ca::random;
+use crate::node::tables::WriteError;
+use crate::node::{Node, Write};
+use crate::record::network::{self as record, EndpointId, EndpointName, EndpointState, NetworkId, Protocol};
+use crate::record::{NodeId, Version};
+use crate::wire::table::{Scope, Sight};
+
+/// How long others are asked who has seen a version, when nobody says otherwise.
+const SEEN_WAIT: Duration = Duration::from_secs(2);
+/// Endpoints named in one problem, at most.
+const CANDIDATES_MAX: usize = 10;
+
+impl From<WriteRefused> for Problem {
+    fn from(error: WriteRefused) -> Self {
+        let detail = error.to_string();
+        let kind = match error {
+            WriteRefused::Write(WriteError::Record(_)) => ProblemKind::BadRequest,
+            WriteRefused::Write(WriteError::NotAttached(_)) => ProblemKind::NotFound,
+            WriteRefused::Write(_) | WriteRefused::Keep(KeepError::Busy) => ProblemKind::Conflict,
+            WriteRefused::Keep(KeepError::Disk(_)) | WriteRefused::Stopped(_) => ProblemKind::Internal,
+        };
+        kind.problem(detail)
+    }
+}
+
+// ---- names -----------------------------------------------------------------------------------------------------------
+
+/// The id that follows from names, the same on every node.
+fn named<const N: usize>(parts: [&[u8]; N]) -> [u8; 16] {
+    let mut text = Vec::new();
+    for part in parts {
+        // Their lengths keep "ab", "c" from being "a", "bc".
+        text.extend_from_slice(&part.len().to_be_bytes());
+        text.extend_from_slice(part);
+    }
+    let mut id = [0; 16];
+    id.iter_mut().zip(digest(&SHA256, &text).as_ref()).for_each(|(slot, byte)| *slot = *byte);
+    id
+}
+
+/// What attached nodes call the networks.
+fn names(node: &Node) -> BTreeMap<NetworkId, BTreeSet<String>> {
+    let mut names: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (_, network, attachment) in node.tables().attachments() {
+        names.entry(network).or_default().insert(attachment.name);
+    }
+    names
+}
+
+fn known_network(node: &Node, reference: &str) -> Result<Option<NetworkId>, Problem> {
+    let names = names(node);
+    if let Ok(id) = reference.parse::<NetworkId>() {
+        return Ok(names.contains_key(&id).then_some(id));
+    }
+    let named: Vec<_> = names.iter().filter(|(_, names)| names.contains(reference)).map(|(id, _)| *id).collect();
+    match named.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(*only)),
+        several => Err(ProblemKind::Ambiguous
+            .problem(format!("{} networks are called {reference:?}; use an id", several.len()))
+            .with_candidates(several.iter().map(ToString::to_string).collect())),
+    }
+}
+
+/// The network that a reference names.
+///
+/// # Errors
+/// None does, or several do.
+pub(super) fn find_network(node: &Node, reference: &str) -> Result<NetworkId, Problem> {
+    known_network(node, reference)?.ok_or_else(|| {
+        ProblemKind::NotFound
+            .problem(format!("no node is attached to network {reference:?}; 'gossipctl network ls' lists the networks"))
+    })
+}
+
+/// The endpoint that a reference names: its id, the unique beginning of one, or its task.
+fn find_endpoint(node: &Node, reference: &str) -> Result<(EndpointName, record::Endpoint), Problem> {
+    let (mut by_prefix, mut by_task) = (Vec::new(), Vec::new());
+    let tables = node.tables();
+    for (name, body) in tables.networks().flat_map(|network| tables.endpoints(network)) {
+        let Ok(endpoint) = body.endpoint() else { continue };
+        if !reference.is_empty() && name.id.to_string().starts_with(reference) {
+            by_prefix.push((name, endpoint));
+        } else if endpoint.task.as_deref() == Some(reference) {
+            by_task.push((name, endpoint));
+        }
+    }
+    let mut found = if by_task.is_empty() { by_prefix } else { by_task };
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (None, _) => Err(ProblemKind::NotFound.problem(format!(
+            "there is no endpoint {reference:?} in the networks that this node is attached to; 'gossipctl endpoint ls' lists them"
+        ))),
+        (Some(last), more) => {
+            let all = found.iter().chain([&last]).take(CANDIDATES_MAX);
+            let row = |(name, endpoint): &(EndpointName, record::Endpoint)| {
+                format!("{} {} on {}", name.id, endpoint.task.as_deref().unwrap_or("-"), name.owner)
+            };
+            Err(ProblemKind::Ambiguous
+                .problem(format!("{reference:?} fits {} endpoints; use an id", more + 1))
+                .with_candidates(all.map(row).collect()))
+        }
+    }
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------------------
+
+fn network_view(node: &Node, downs: &Downs, id: NetworkId) -> Network {
+    let tables = node.tables();
+    let me = node.identity().id;
+    let nodes: Vec<_> = tables
+        .attached(id)
+        .filter_map(|owner| Some(attachment_view(owner, id, &tables.attachment(id, owner)?, downs.since(owner))))
+        .collect();
+    let own = nodes.iter().find(|attachment| attachment.node == me).or(nodes.first());
+    let name = own.map(|attachment| attachment.name.clone()).unwrap_or_default();
+    let attached = tables.is_attached(id, me);
+    let endpoints = attached.then(|| tables.endpoints(id).count());
+    let is_down = |owner| downs.since(owner).is_some();
+    let conflicts = tables.conflicts(id, is_down).iter().map(conflict_view).collect();
+    Network { id, name, attached, nodes, endpoints, conflicts }
+}
+
+/// All networks that some node is attached to.
+///
+/// # Errors
+/// The protocol task has stopped.
+pub(super) async fn list_networks(membership: &Membership) -> Result<Networks, Problem> {
+    let read = |node: &Node| {
+        let downs = Downs::of(node);
+        let mut networks: Vec<_> = names(node).into_keys().map(|id| network_view(node, &downs, id)).collect();
+        networks.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        Networks { revision: node.revision(), networks }
+    };
+    Ok(membership.engine.query(read).await?)
+}
+
+/// One network.
+///
+/// # Errors
+/// There is none, or several are called so.
+pub(super) async fn get_network(membership: &Membership, reference: String) -> Result<Network, Problem> {
+    let read = move |node: &Node| {
+        let id = find_network(node, &reference)?;
+        Ok(network_view(node, &Downs::of(node), id))
+    };
+    membership.engine.query(read).await?
+}
+
+/// A published port to look for.
+struct WantedPort(u16, Option<Protocol>);
+
+impl std::str::FromStr for WantedPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (port, protocol) = text.split_once('/').map_or((text, None), |(port, protocol)| (port, Some(protocol)));
+        let port = port.parse().map_err(|_| format!("{text:?} is not a port; expected 8080 or 53/udp"))?;
+        let protocol =
+            protocol.map(str::parse).transpose().map_err(|error: crate::record::RecordError| error.to_string())?;
+        Ok(Self(port, protocol))
+    }
+}
+
+/// The endpoints that fit.
+///
+/// # Errors
+/// A word that the filter does not have.
+pub(super) async fn list_endpoints(membership: &Membership, filter: EndpointFilter) -> Result<Endpoints, Problem> {
+    let EndpointFilter { network, service, node: nodes, state, port } = filter;
+    let networks: Vec<String> = words("network", network.as_ref())?;
+    let services: Vec<String> = words("service", service.as_ref())?;
+    let states: Vec<EndpointState> = words("state", state.as_ref())?;
+    let ports: Vec<WantedPort> = words("port", port.as_ref())?;
+    let nodes: Vec<String> = words("node", nodes.as_ref())?;
+    let owners = if nodes.is_empty() {
+        None
+    } else {
+        let listed = members(membership).await?.members;
+        let fits = |reference: &String| {
+            let fits = move |member: &crate::api::Member| {
+                (reference == "self" && member.is_self)
+                    || member.hostname.as_ref() == Some(reference)
+                    || member.id.to_string().starts_with(reference.as_str())
+            };
+            listed.iter().filter(move |member| fits(member)).map(|member| member.id).collect::<Vec<_>>()
+        };
+        Some(nodes.iter().flat_map(fits).collect::<BTreeSet<NodeId>>())
+    };
+    let read = move |node: &Node| -> Result<Endpoints, Problem> {
+        let tables = node.tables();
+        let wanted: Result<BTreeSet<_>, _> = networks.iter().map(|name| find_network(node, name)).collect();
+        let (wanted, downs) = (wanted?, Downs::of(node));
+        let fits = |endpoint: &record::Endpoint| {
+            let service = endpoint.service.as_ref();
+            (states.is_empty() || states.contains(&endpoint.state))
+                && (services.is_empty()
+                    || service.is_some_and(|s| services.contains(&s.id) || services.contains(&s.name)))
+                && (ports.is_empty()
+                    || endpoint.ports.iter().any(|has| {
+                        ports.iter().any(|WantedPort(port, protocol)| {
+                            *port == has.published && protocol.is_none_or(|protocol| protocol == has.protocol)
+                        })
+                    }))
+        };
+        let held = tables.networks().filter(|network| wanted.is_empty() || wanted.contains(network));
+        let all = held.flat_map(|network| tables.endpoints(network));
+        let mut endpoints: Vec<_> = all
+            .filter(|(name, _)| owners.as_ref().is_none_or(|owners| owners.contains(&name.owner)))
+            .filter_map(|(name, body)| Some((name, body.endpoint().ok().filter(|endpoint| fits(endpoint))?)))
+            .map(|(name, endpoint)| endpoint_view(name, &endpoint, downs.since(name.owner)))
+            .collect();
+        let service = |endpoint: &Endpoint| endpoint.service.as_ref().map(|service| service.name.clone());
+        endpoints.sort_by_cached_key(|one| (one.network, service(one), one.task.clone(), one.node, one.id));
+        Ok(Endpoints { revision: node.revision(), endpoints })
+    };
+    membership.engine.query(read).await?
+}
+
+/// One endpoint.
+///
+/// # Errors
+/// There is none, or several fit.
+pub(super) async fn get_endpoint(membership: &Membership, reference: String) -> Result<Endpoint, Problem> {
+    let read = move |node: &Node| {
+        let (name, endpoint) = find_endpoint(node, &reference)?;
+        Ok(endpoint_view(name, &endpoint, Downs::of(node).since(name.owner)))
+    };
+    membership.engine.query(read).await?
+}
+
+// ---- writing ---------------------------------------------------------------------------------------------------------
+
+/// Who has what was written.
+async fn seen(membership: &Membership, sight: Option<Sight>, wait: Option<Duration>) -> Result<Seen, Problem> {
+    let version = sight.map(|sight| format!("{}.{}", sight.version.generation, sight.version.seq));
+    let (Some(sight), Some(wait)) = (sight, wait) else { return Ok(Seen { version, ..Seen::default() }) };
+    let Confirmation { confirmed, unconfirmed } = membership.engine.confirm(Asked::Table(sight), wait).await?;
+    Ok(Seen { version, confirmed, unconfirmed })
+}
+
+/// Attaches this node to a network.
+///
+/// # Errors
+/// A problem; nothing was changed then.
+pub(super) async fn attach(
+    membership: &Membership,
+    reference: String,
+    request: AttachRequest,
+) -> Result<AttachResponse, Problem> {
+    let AttachRequest { name, data_path_addr, mac, wait } = request;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let mac = mac.as_deref().map(write_mac).transpose()?;
+    let cluster = membership.trust.stored().cluster_id;
+    let read = move |node: &Node| -> Result<_, Problem> {
+        let known = known_network(node, &reference)?;
+        let me = node.identity().id;
+        let own = known.and_then(|id| node.tables().attachment(id, me));
+        let called = known.and_then(|id| names(node).remove(&id)?.into_iter().next());
+        let (id, default) = match (known, reference.parse::<NetworkId>()) {
+            (Some(id), _) => (id, own.map(|own| own.name).or(called).unwrap_or_default()),
+            // The scheduler's id, for a network that this node is the first of.
+            (None, Ok(id)) => (id, reference),
+            (None, Err(_)) => {
+                let id = named([b"gossipd network 1", cluster.as_bytes(), reference.as_bytes()]);
+                (NetworkId::from_bytes(id), reference)
+            }
+        };
+        Ok((id, name.unwrap_or(default)))
+    };
+    let (network, name) = membership.engine.query(read).await??;
+    let vtep = data_path_addr.unwrap_or(membership.addresses().data_path);
+    let sight = membership.engine.write(Write::Attach { network, name, vtep, mac }).await?;
+    let seen = seen(membership, sight, wait).await?;
+    Ok(AttachResponse { network: get_network(membership, network.to_string()).await?, seen })
+}
+
+/// Detaches this node from a network; its endpoints there go.
+///
+/// # Errors
+/// A problem; nothing was changed then.
+pub(super) async fn detach(membership: &Membership, reference: String, query: WaitQuery) -> Result<Seen, Problem> {
+    let wait = query.wait.as_deref().map(parse_wait).transpose()?;
+    let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
+    membership.leases.untie_all(network).await?;
+    let sight = membership.engine.write(Write::Detach(network)).await?;
+    seen(membership, sight, wait).await
+}
+
+/// Reads what is to be written, and gives ids to those that have none.
+pub(super) fn identified(
+    membership: &Membership,
+    network: NetworkId,
+    specs: Vec<EndpointSpec>,
+) -> Result<BTreeMap<EndpointId, record::Endpoint>, Problem> {
+    let mut out = BTreeMap::new();
+    for spec in specs {
+        let (id, endpoint) = read_spec(spec)?;
+        let id = match (id, &endpoint.task) {
+            (Some(id), _) => id,
+            (None, Some(task)) => {
+                let me = membership.trust.me;
+                EndpointId::from_bytes(named([
+                    b"gossipd endpoint 1",
+                    me.as_bytes(),
+                    network.as_bytes(),
+                    task.as_bytes(),
+                ]))
+            }
+            (None, None) => {
+                EndpointId::from_bytes(random().map_err(|error| ProblemKind::Internal.problem(error.to_string()))?)
+            }
+        };
+        if let Some(other) = out.insert(id, endpoint) {
+            let task = other.task.map_or_else(String::new, |task| format!(" (task {task})"));
+            return Err(ProblemKind::BadRequest.problem(format!("endpoint {id}{task} is given twice")));
+        }
+    }
+    Ok(out)
+}
+
+async fn written(
+    membership: &Membership,
+    network: NetworkId,
+    ids: Vec<EndpointId>,
+    (sight, wait): (Option<Sight>, Option<Duration>),
+) -> Result<EndpointsResponse, Problem> {
+    let seen = seen(membership, sight, wait).await?;
+    let endpoints = membership.engine.query(move |node| views(node, network, &ids)).await?;
+    Ok(EndpointsResponse { endpoints, seen })
+}
+
+/// Endpoints of this node, as they are.
+pub(super) fn views(node: &Node, network: NetworkId, ids: &[EndpointId]) -> Vec<Endpoint> {
+    let owner = node.identity().id;
+    let named = ids.iter().map(|id| EndpointName { network, owner, id: *id });
+    named.filter_map(|name| Some(endpoint_view(name, &node.tables().endpoint(name)?, None))).collect()
+}
+
+/// Sets and takes away endpoints of this node.
+///
+/// # Errors
+/// A problem; nothing was changed then.
+pub(super) async fn set_endpoints(
+    membership: &Membership,
+    reference: String,
+    request: EndpointsRequest,
+) -> Result<EndpointsResponse, Problem> {
+    let EndpointsRequest { set, remove, wait } = request;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
+    let set = identified(membership, network, set)?;
+    if let Some(id) = remove.iter().find(|id| set.contains_key(id)) {
+        return Err(ProblemKind::BadRequest.problem(format!("endpoint {id} is to be both set and removed")));
+    }
+    let ids: Vec<_> = set.keys().copied().collect();
+    membership.leases.untie(network, ids.iter().chain(&remove).copied()).await?;
+    let endpoints = set.into_iter().map(|(id, endpoint)| (id, Some(endpoint)));
+    let endpoints = endpoints.chain(remove.into_iter().map(|id| (id, None))).collect();
+    let sight = membership.engine.write(Write::Set { network, endpoints }).await?;
+    written(membership, network, ids, (sight, wait)).await
+}
+
+/// Makes these all endpoints of this node in a network.
+///
+/// # Errors
+/// A problem; nothing was changed then.
+pub(super) async fn replace_endpoints(
+    membership: &Membership,
+    reference: String,
+    request: ReplaceRequest,
+) -> Result<EndpointsResponse, Problem> {
+    let ReplaceRequest { endpoints, wait } = request;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
+    let endpoints = identified(membership, network, endpoints)?;
+    let ids: Vec<_> = endpoints.keys().copied().collect();
+    membership.leases.untie_all(network).await?;
+    let sight = membership.engine.write(Write::Replace { network, endpoints }).await?;
+    written(membership, network, ids, (sight, wait)).await
+}
+
+/// What is to become of one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It takes traffic, or takes no more.
+    State(EndpointState),
+    /// It goes.
+    Remove,
+}
+
+/// Changes one endpoint of this node.
+///
+/// # Errors
+/// A problem: there is none, or it is another node's.
+pub(super) async fn turn(
+    membership: &Membership,
+    reference: String,
+    turn: Turn,
+    query: WaitQuery,
+) -> Result<EndpointsResponse, Problem> {
+    let wait = query.wait.as_deref().map(parse_wait).transpose()?;
+    let (name, endpoint) = membership.engine.query(move |node| find_endpoint(node, &reference)).await??;
+    let EndpointName { network, owner, id } = name;
+    if owner != membership.trust.me {
+        let host = find(members(membership).await?.members, &owner.to_string()).ok().and_then(|member| member.hostname);
+        let host = host.unwrap_or_else(|| owner.to_string());
+        return Err(
+            ProblemKind::Conflict.problem(format!("endpoint {id} is on {host}: only that node changes it; ask there"))
+        );
+    }
+    let after = match turn {
+        Turn::State(state) => Some(record::Endpoint { state, ..endpoint }),
+        Turn::Remove => {
+            membership.leases.untie(network, std::iter::once(id)).await?;
+            None
+        }
+    };
+    let sight = membership.engine.write(Write::Set { network, endpoints: vec![(id, after)] }).await?;
+    // Nothing to change: whoever waits still wants to know who has it.
+    let latest = move |node: &Node| {
+        let scope = Scope::Network(network);
+        Sight { scope, owner, version: node.tables().version(scope, owner) }
+    };
+    let sight = match sight {
+        Some(sight) => sight,
+        None => membership.engine.query(latest).await?,
+    };
+    written(membership, network, vec![id], (Some(sight), wait)).await
+}
+
+/// Who has seen a version of a node's table in a network.
+///
+/// # Errors
+/// A problem: no such network, node or version.
+pub(super) async fn who_has_seen(
+    membership: &Membership,
+    reference: String,
+    query: SeenQuery,
+) -> Result<Seen, Problem> {
+    let SeenQuery { node, version, wait } = query;
+    let wait = wait.as_deref().map(parse_wait).transpose()?.unwrap_or(SEEN_WAIT);
+    let owner = find(members(membership).await?.members, node.as_deref().unwrap_or("self"))?.id;
+    let version = version.as_deref().map(parse_version).transpose()?;
+    let read = move |node: &Node| {
+        let scope = Scope::Network(find_network(node, &reference)?);
+        let held = node.tables().version(scope, owner);
+        Ok::<_, Problem>((Sight { scope, owner, version: version.unwrap_or(held) }, held))
+    };
+    let (sight, held) = membership.engine.query(read).await??;
+    if sight.version == Version::NONE {
+        return Ok(Seen::default());
+    }
+    let mut said = seen(membership, Some(sight), Some(wait)).await?;
+    if held >= sight.version && owner != membership.trust.me {
+        said.confirmed.push(membership.trust.me);
+    }
+    Ok(said)
+}
+
+fn parse_version(text: &str) -> Result<Version, Problem> {
+    let parts = text.split_once('.').and_then(|(generation, seq)| Some((generation.parse().ok()?, seq.parse().ok()?)));
+    let version = parts.map(|(generation, seq)| Version { generation, seq });
+    version.ok_or_else(|| {
+        ProblemKind::BadRequest.problem(format!("version {text:?}: expected GENERATION.SEQ as a write has told it"))
+    })
+}
