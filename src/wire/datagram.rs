@@ -598,7 +598,7 @@ pub(crate) mod tests {
         use crate::wire::table::{Scope, Sight, Span, Step};
         let (owner, scope) = (NodeId::from_bytes([4; 16]), Scope::Network(NetworkId::from_bytes([9; 16])));
         let version = Version { generation: 7, seq: 2 };
-        let span = Some(Span { from: 1, until: 2 });
+        let span = Some(Span(2));
         let step =
             Step { owner, scope: Scope::Attachments, since: Version::NONE, lives: vec![version], changes: vec![] };
         let mut pushes = Vec::new();
@@ -614,7 +614,7 @@ pub(crate) mod tests {
         let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
         let (owner, net) = ("04".repeat(16), "09".repeat(16));
         let expected = [
-            format!("090019010102{owner}000000010702{}", "00"),
+            format!("0900190102{owner}000000010702{}", "00"),
             format!("0a002501{net}{owner}07020100"),
             format!("0b002301{net}{owner}0702"),
             format!("0c0025000501{net}{owner}0702"),
