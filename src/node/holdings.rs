@@ -259,4 +259,6 @@ impl Node {
 }
 
 #[cfg(test)]
+mod spread;
+#[cfg(test)]
 mod tests;

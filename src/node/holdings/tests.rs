@@ -13,21 +13,19 @@ use crate::record::network::tests::web;
 use crate::record::network::{Endpoint, EndpointId, EndpointName};
 use crate::record::{Availability, ClusterId, Details, NodeRecord, Role};
 use crate::wire::Keyring;
-use crate::wire::datagram::RecordEnvelope;
-use crate::wire::exchange::{Liveness, MemberEntry, Reply};
 
-const EPOCH_MS: u64 = 1_700_000_000_000;
-const MS: u64 = 1_000;
+pub(super) const EPOCH_MS: u64 = 1_700_000_000_000;
+pub(super) const MS: u64 = 1_000;
 
 fn cluster() -> ClusterId {
     ClusterId::from_bytes([9; 16])
 }
 
-fn net() -> NetworkId {
+pub(super) fn net() -> NetworkId {
     NetworkId::from_bytes([9; 16])
 }
 
-fn id(n: usize) -> NodeId {
+pub(super) fn id(n: usize) -> NodeId {
     let place = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&place);
@@ -35,7 +33,7 @@ fn id(n: usize) -> NodeId {
     NodeId::from_bytes(bytes)
 }
 
-fn addr(n: usize) -> SocketAddr {
+pub(super) fn addr(n: usize) -> SocketAddr {
     ([10, 0, u8::try_from(n >> 8).unwrap(), u8::try_from(n & 255).unwrap()], 7946).into()
 }
 
@@ -43,7 +41,7 @@ fn endpoint(n: u8) -> EndpointId {
     EndpointId::from_bytes([n; 16])
 }
 
-fn record(n: usize, generation: u64) -> NodeRecord {
+pub(super) fn record(n: usize, generation: u64) -> NodeRecord {
     NodeRecord {
         hostname: format!("n{n}"),
         role: Role::Worker,
@@ -72,23 +70,23 @@ enum Item {
     Wake(usize),
 }
 
-struct World {
-    now_us: u64,
-    nodes: Vec<Option<Node>>,
+pub(super) struct World {
+    pub(super) now_us: u64,
+    pub(super) nodes: Vec<Option<Node>>,
     lives: Vec<u64>,
-    disks: Vec<KeptTables>,
+    pub(super) disks: Vec<KeptTables>,
     queue: BTreeMap<(u64, u64), Item>,
     count: u64,
     wakes: Vec<u64>,
     rng: ChaCha12Rng,
-    loss_percent: u32,
+    pub(super) loss_percent: u32,
     /// Nodes that datagrams do not reach.
     deaf: BTreeSet<usize>,
-    events: Vec<(u64, usize, Event)>,
+    pub(super) events: Vec<(u64, usize, Event)>,
 }
 
 impl World {
-    fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize) -> Self {
         Self {
             now_us: 1_000_000,
             nodes: (0..nodes).map(|_| None).collect(),
@@ -121,11 +119,11 @@ impl World {
         world
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { mono_us: self.now_us, unix_ms: EPOCH_MS + self.now_us / 1_000 }
     }
 
-    fn start(&mut self, n: usize) {
+    pub(super) fn start(&mut self, n: usize) {
         self.lives[n] += 1;
         let generation = EPOCH_MS / 1_000 + self.lives[n];
         let contacts = (0..self.nodes.len().min(2)).filter(|other| *other != n).map(addr).collect();
@@ -159,7 +157,7 @@ impl World {
         self.nodes[n].as_ref().unwrap()
     }
 
-    fn node_mut(&mut self, n: usize) -> &mut Node {
+    pub(super) fn node_mut(&mut self, n: usize) -> &mut Node {
         self.nodes[n].as_mut().unwrap()
     }
 
@@ -186,7 +184,7 @@ impl World {
         self.write(n, Write::Attach { network: net(), name: "front".to_owned(), vtep, mac: None })
     }
 
-    fn set(&mut self, n: usize, key: u8, value: Option<Endpoint>) -> Option<Sight> {
+    pub(super) fn set(&mut self, n: usize, key: u8, value: Option<Endpoint>) -> Option<Sight> {
         self.write(n, Write::Set { network: net(), endpoints: vec![(endpoint(key), value)] })
     }
 
@@ -198,7 +196,7 @@ impl World {
         (0..self.nodes.len()).filter(|n| self.nodes[*n].is_some() && self.get(*n, owner, key).is_some()).count()
     }
 
-    fn flush(&mut self, n: usize) {
+    pub(super) fn flush(&mut self, n: usize) {
         while let Some(effect) = self.nodes[n].as_mut().and_then(Node::poll_effect) {
             match effect {
                 Effect::Send { to, bytes } => {
@@ -233,7 +231,7 @@ impl World {
         }
     }
 
-    fn run_for(&mut self, span_us: u64) {
+    pub(super) fn run_for(&mut self, span_us: u64) {
         let end_us = self.now_us + span_us;
         while let Some(entry) = self.queue.first_entry() {
             if entry.key().0 > end_us {
@@ -287,7 +285,7 @@ impl World {
     }
 
     /// Copies of steps that brought nothing new.
-    fn surplus(&self) -> u64 {
+    pub(super) fn surplus(&self) -> u64 {
         self.nodes.iter().flatten().map(|node| node.stats().steps_known).sum()
     }
 }
@@ -544,89 +542,4 @@ fn a_node_that_missed_everything_is_repaired_by_a_comparison() {
     world.deaf.clear();
     world.run_for(6_000 * MS);
     assert_eq!(world.get(2, 3, 1), Some(web(5)));
-}
-
-/// Everybody knows everybody without having been told.
-fn warm(nodes: usize) -> World {
-    let mut world = World::new(nodes);
-    let entry = |n: usize| {
-        let generation = EPOCH_MS / 1_000 + 1;
-        let version = Version { generation, seq: 1 };
-        let record = Some(RecordEnvelope::new(id(n), version, &record(n, generation)));
-        MemberEntry { id: id(n), generation, addr: addr(n), incarnation: 0, liveness: Liveness::Alive, record }
-    };
-    let members = Some((0..nodes).map(entry).collect());
-    let state = Reply::State { members, decisions: [0; 16], tables: [0; 16] }.to_bytes();
-    let attach = |n: usize| {
-        let mut tables = Tables::new(id(n));
-        let mac = (addr(n).ip(), None);
-        let outcome = tables.attach(EPOCH_MS / 1_000 + 1, net(), "front".to_owned(), mac).unwrap();
-        (*outcome.news[0]).clone()
-    };
-    let steps: Vec<_> = (0..nodes).map(attach).collect();
-    for n in 0..nodes {
-        world.disks[n].keep(&steps[n], &steps[n].lives);
-        world.start(n);
-        let now = world.now();
-        let node = world.node_mut(n);
-        node.handle_timeout(now);
-        let syncs: Vec<_> = std::iter::from_fn(|| node.poll_effect())
-            .filter_map(|effect| match effect {
-                Effect::Exchange { id, .. } => Some(id),
-                _ => None,
-            })
-            .collect();
-        let peer = Peer { id: id(usize::from(n == 0)), role: Role::Worker };
-        node.handle_reply(now, syncs[0], Ok((peer, &state)));
-        for step in &steps {
-            let _ = node.holdings.tables.apply(Source::Relay, step.clone());
-        }
-        while node.poll_effect().is_some() {}
-        world.flush(n);
-    }
-    world
-}
-
-#[test]
-#[ignore = "a measurement: minutes without optimisation"]
-fn spread_among_a_thousand() {
-    let nodes = std::env::var("NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
-    for loss_percent in [0, 5] {
-        let mut world = warm(nodes);
-        world.run_for(2_000 * MS);
-        world.loss_percent = loss_percent;
-        let mut times = Vec::new();
-        let traffic = |world: &World| -> (u64, u64) {
-            let of = world.nodes.iter().flatten().flat_map(|node| node.stats().sent());
-            let of = of.filter(|(kind, _)| *kind == crate::node::Kind::Tables).map(|(_, traffic)| traffic);
-            of.fold((0, 0), |sum, traffic| (sum.0 + traffic.datagrams, sum.1 + traffic.bytes))
-        };
-        let (surplus, before) = (world.surplus(), traffic(&world));
-        const WRITES: u64 = 10;
-        for write in 0..WRITES {
-            world.events.clear();
-            let at_us = world.now_us;
-            let key = u8::try_from(write).unwrap();
-            world.set(usize::try_from(write).unwrap() * 7 % nodes, key, Some(web(5)));
-            world.run_for(2_000 * MS);
-            let seen = world.events.iter().filter(|(.., event)| matches!(event, Event::Table { .. }));
-            times.extend(seen.map(|(seen_us, ..)| seen_us - at_us));
-        }
-        times.sort_unstable();
-        let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1_000];
-        let after = traffic(&world);
-        println!(
-            "{nodes} nodes, {loss_percent} % loss: {} of {} deliveries, p50 {} µs, p99 {} µs, p99.9 {} µs, max {} µs, \
-             {:.3} surplus copies, {:.1} datagrams and {:.0} bytes per node and write",
-            times.len(),
-            nodes as u64 * WRITES,
-            at(500),
-            at(990),
-            at(999),
-            at(1_000),
-            (world.surplus() - surplus) as f64 / (nodes as f64 * WRITES as f64),
-            (after.0 - before.0) as f64 / (nodes as f64 * WRITES as f64),
-            (after.1 - before.1) as f64 / (nodes as f64 * WRITES as f64),
-        );
-    }
 }
