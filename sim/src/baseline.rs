@@ -225,9 +225,14 @@ impl Baseline {
                 self.drive(now, Cause::Own, |foca, outbox| foca.leave_cluster(outbox));
                 self.submit(now.mono_us + FAREWELL_INTERVAL_US, Due::Farewell);
             }
-            // It knows no decisions.
-            Command::Leave | Command::Decided(_) | Command::Credential(_) | Command::Describe(_) | Command::Lead(_) => {
-            }
+            // It knows no decisions and no tables.
+            Command::Leave
+            | Command::Written(_)
+            | Command::Unwritten
+            | Command::Decided(_)
+            | Command::Credential(_)
+            | Command::Describe(_)
+            | Command::Lead(_) => {}
             Command::Away(_) => self.tell(Event::LeaveDone { acknowledged: false }),
             Command::AddContacts(contacts) => {
                 let me = self.foca.identity().addr;

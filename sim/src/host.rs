@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use gossipd::node::{ExchangeError, ExchangeId, Identity, Now, Peer, Stats};
+use gossipd::node::{ExchangeError, ExchangeId, Identity, KeptTables, Now, Peer, Stats};
 use gossipd::record::{Availability, Details, NodeId, NodeRecord, Role};
 use gossipd::wire::decision::SignedDecision;
 
@@ -185,6 +185,7 @@ pub(crate) struct Host {
 pub(crate) struct DiskCopy {
     generation: u64,
     kept: BTreeMap<u64, Arc<SignedDecision>>,
+    kept_tables: KeptTables,
     peers: Vec<SocketAddr>,
 }
 
@@ -271,8 +272,9 @@ impl Host {
 
     /// Its node was removed and has ended: all that it knew of the cluster is forgotten, but for a copy that somebody took.
     pub(crate) fn forget_cluster(&mut self) {
-        let Self { disk, kept, peers, .. } = self;
-        let copy = DiskCopy { generation: *disk, kept: std::mem::take(kept), peers: std::mem::take(peers) };
+        let Self { disk, kept, kept_tables, peers, .. } = self;
+        let (kept, kept_tables) = (std::mem::take(kept), std::mem::take(kept_tables));
+        let copy = DiskCopy { generation: *disk, kept, kept_tables, peers: std::mem::take(peers) };
         self.copy = Some(Box::new(copy));
         self.is_removed = true;
     }
@@ -280,8 +282,9 @@ impl Host {
     /// Puts that copy back; `false` when there is none.
     pub(crate) fn put_copy_back(&mut self) -> bool {
         let Some(copy) = self.copy.take() else { return false };
-        let DiskCopy { generation, kept, peers } = *copy;
-        (self.disk, self.kept, self.peers, self.is_removed) = (generation, kept, peers, false);
+        let DiskCopy { generation, kept, kept_tables, peers } = *copy;
+        (self.disk, self.kept, self.kept_tables) = (generation, kept, kept_tables);
+        (self.peers, self.is_removed) = (peers, false);
         true
     }
 

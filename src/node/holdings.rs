@@ -107,7 +107,7 @@ impl Node {
         let is_new = !outcome.news.is_empty();
         self.settle_tables(now, Cause::Own, outcome);
         if is_new {
-            self.push(now, (scope, owner), Span::all_but(owner), since);
+            self.push(now, (scope, owner), Span::up_to(owner), since);
         }
         let new: Vec<_> = self.holdings.tables.networks().filter(|network| !before.contains(network)).collect();
         for network in new {
@@ -257,3 +257,8 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod spread;
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! Steps of tables on their way: passed on at once, to everybody once.
 //!
-//! Whoever writes is responsible for the whole ring of node ids but itself ([`Span`]). It cuts what it is responsible for
-//! into as many parts as there are branches, and hands each to one member in it, together with the step; so on, until
-//! nothing is left. So everybody who is attached gets each step once, after a number of hops that grows with the logarithm
-//! of their number. Who gets a part depends on the owner and the part alone: steps of one owner take the same way and keep
-//! their order, those of different owners take different ones. Nodes that know of others do no harm, as a part is cut by
-//! whoever gets it: what is lost on the way is found by notices (`hints`) and comparisons (`reconcile`).
+//! Whoever writes is responsible for the whole ring of node ids ([`Span`]). It cuts what it is responsible for into as many
+//! parts as there are branches, and hands each to the first member in it, together with the step; so on, until nothing is
+//! left. So everybody who is attached gets each step once, after a number of hops that grows with the logarithm of their
+//! number. Steps of one owner take the same way and keep their order, those of different owners take different ones. Nodes
+//! that do not know of the same members do no harm, as a part is cut by whoever gets it; what is lost on the way is found
+//! by notices (`hints`) and comparisons (`reconcile`).
 //!
 //! What is queued is not a step but where it has to begin: when its turn comes, it leads to whatever is newest here. The
 //! first one goes out at once; what comes right after it waits for a moment and goes together. The owners take turns, and
@@ -34,7 +34,7 @@ const QUEUE_MAX: usize = 16_384;
 /// Datagrams that one datagram full of wants draws, at most; whoever wants more asks again.
 pub(super) const ANSWERS_MAX: usize = 8;
 /// Bytes of a span, at most.
-const SPAN_BYTES_MAX: usize = 1 + 9 + 9;
+const SPAN_BYTES_MAX: usize = 1 + 9;
 
 /// What is to be passed on.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Lane {
     fn in_turn(&self) -> Vec<(NodeId, Scope, Span)> {
         let Some(served) = self.served else { return self.queue.keys().copied().collect() };
         let last = Scope::Network(crate::record::network::NetworkId::from_bytes([u8::MAX; 16]));
-        let after = (served, last, Span { from: u64::MAX, until: u64::MAX });
+        let after = (served, last, Span(u64::MAX));
         let later = self.queue.range((Bound::Excluded(after), Bound::Unbounded));
         let rest = self.queue.range(..=after);
         later.chain(rest).map(|(key, _)| *key).collect()
@@ -238,22 +238,21 @@ impl Node {
         }
     }
 
-    /// Who gets which part of a span.
+    /// Who gets which part of a span: each part goes to the first in it.
     fn delegates(&self, scope: Scope, owner: NodeId, span: Span) -> Vec<(Identity, Option<Span>)> {
-        let inside = self.audience(scope).into_iter().filter(|peer| peer.id != owner);
-        let mut inside: Vec<_> = inside.filter_map(|peer| Some((span.depth(peer.id)?, peer))).collect();
+        let me = self.identity().id;
+        let others = self.audience(scope).into_iter().filter(|peer| peer.id != owner);
+        let mut inside: Vec<_> = others.filter_map(|peer| Some((span.depth(me, peer.id)?, peer))).collect();
         inside.sort_unstable_by_key(|(depth, peer)| (*depth, peer.id));
         let size = inside.len().div_ceil(BRANCHES).max(1);
         let mut parts = inside.chunks(size).peekable();
         let mut delegates = Vec::with_capacity(BRANCHES);
         while let Some(part) = parts.next() {
-            let place = |part: &[(u64, Identity)]| part.first().map(|(_, peer)| Span::place(peer.id));
-            let until = parts.peek().and_then(|next| place(next)).unwrap_or(span.until);
-            let Some(from) = place(part) else { continue };
-            let at = mix(Span::place(owner) ^ from.rotate_left(17) ^ until.rotate_left(31));
-            let at = usize::try_from(at % part.len() as u64).unwrap_or_default();
-            let Some((_, peer)) = part.get(at) else { continue };
-            delegates.push((*peer, (part.len() > 1).then_some(Span { from, until })));
+            let next = parts.peek().and_then(|next| next.first());
+            let until = next.map_or(span, |(_, peer)| Span::up_to(peer.id));
+            if let Some((_, first)) = part.first() {
+                delegates.push((*first, (part.len() > 1).then_some(until)));
+            }
         }
         delegates
     }
@@ -261,11 +260,4 @@ impl Node {
 
 fn notice_of(step: &Step, span: Option<Span>) -> Notice {
     Notice { scope: step.scope, owner: step.owner, version: step.to(), is_large: true, span }
-}
-
-/// A number whose bits all depend on all bits of `x` (the finaliser of splitmix64).
-const fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

@@ -82,7 +82,7 @@ impl Node {
     /// The answer to [`Node::compare_tables`], or to what followed from it.
     pub(super) fn tables_answered(&mut self, now: Now, peer: Peer, scopes: usize, reply: TableReply) {
         match reply {
-            TableReply::Differences(listings) => self.tables_differ(now, peer, &listings),
+            TableReply::Differences(listings) => self.tables_differ(now, peer, scopes, &listings),
             TableReply::Steps { steps, more } => {
                 let any = self.take_steps(now, peer, steps);
                 let agreement = &mut self.holdings.agreement;
@@ -91,17 +91,16 @@ impl Node {
                 } else {
                     agreement.failed(self.config.sync_interval_ms * 1_000)
                 }
-                // An attachment may have shown that there is more to compare. Without progress there is not.
-                let is_more = more || self.holdings.tables.scopes_with(peer.id).count() > scopes;
-                if !(any && is_more && self.compare_tables(peer.id)) {
-                    self.tables_compared(peer);
+                // Without progress the rest would be refused too.
+                if !(any && more && self.compare_tables(peer.id)) {
+                    self.tables_compared(peer, scopes);
                 }
             }
             TableReply::Seen(_) => {}
         }
     }
 
-    fn tables_differ(&mut self, now: Now, peer: Peer, listings: &[Listing]) {
+    fn tables_differ(&mut self, now: Now, peer: Peer, scopes: usize, listings: &[Listing]) {
         let resolved = self.holdings.tables.resolve(listings);
         for (scope, heard) in resolved.foreign {
             self.reassert(now, scope, heard);
@@ -121,7 +120,7 @@ impl Node {
         let follows =
             !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps, PATIENCE_MS));
         if !follows {
-            self.tables_compared(peer);
+            self.tables_compared(peer, scopes);
         }
     }
 
@@ -135,8 +134,10 @@ impl Node {
 
     /// All that could be had from `peer` is here: what it does not hold, somebody else has to say before this node has
     /// joined.
-    fn tables_compared(&mut self, peer: Peer) {
-        if self.joined {
+    fn tables_compared(&mut self, peer: Peer, scopes: usize) {
+        // An attachment may have shown that there is more to compare.
+        let is_more = self.holdings.tables.scopes_with(peer.id).count() > scopes;
+        if is_more && self.compare_tables(peer.id) || self.joined {
             return;
         }
         let tables = &self.holdings.tables;
@@ -162,7 +163,7 @@ impl Node {
         }
         self.holdings.unmet = self.holdings.tables.networks().collect();
         if !(differ && self.compare_tables(peer.id)) {
-            self.tables_compared(peer);
+            self.tables_compared(peer, usize::MAX);
         }
     }
 }

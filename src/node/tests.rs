@@ -5,7 +5,7 @@ use foca::{Header, Member as Update, Message, State};
 use super::codec::Packet;
 use super::*;
 use crate::ca::fixture;
-use crate::record::{Availability, ClusterId, Details};
+use crate::record::{Availability, ClusterId, Details, Role};
 use crate::wire::Keyring;
 use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
 use crate::wire::exchange::{MemberEntry, Reply, Request};

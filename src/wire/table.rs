@@ -248,31 +248,22 @@ impl Step {
     }
 }
 
-/// Part of the ring of node ids, by their first eight bytes: from here on, up to there and not with it.
+/// Whom a receiver passes something on to: everybody after itself on the ring of node ids, by their first eight bytes, up to
+/// this place and not with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub struct Span {
-    /// The first place of it.
-    pub from: u64,
-    /// The first place after it.
-    pub until: u64,
-}
+pub struct Span(pub u64);
 
 impl Span {
-    /// A node's place on the ring.
-    pub fn place(id: NodeId) -> u64 {
-        id.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    /// Up to a node.
+    pub fn up_to(id: NodeId) -> Self {
+        Self(id.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
-    /// All of the ring except that node.
-    pub fn all_but(id: NodeId) -> Self {
-        let until = Self::place(id);
-        Self { from: until.wrapping_add(1), until }
-    }
-
-    /// How far into it a node is; none: it is outside.
-    pub fn depth(self, id: NodeId) -> Option<u64> {
-        let depth = Self::place(id).wrapping_sub(self.from);
-        (depth < self.until.wrapping_sub(self.from)).then_some(depth)
+    /// How far after the receiver a node is; none: it is outside. Up to the receiver itself, it is all of the ring.
+    pub fn depth(self, receiver: NodeId, id: NodeId) -> Option<u64> {
+        let first = Self::up_to(receiver).0.wrapping_add(1);
+        let depth = Self::up_to(id).0.wrapping_sub(first);
+        (depth < self.0.wrapping_sub(first)).then_some(depth)
     }
 }
 
@@ -671,12 +662,12 @@ mod tests {
         }
 
         #[test]
-        fn pushes_round_trip(count in 0_u8..40, deletions in 0_u8..250, from: u64, until: u64) {
+        fn pushes_round_trip(count in 0_u8..40, deletions in 0_u8..250, until: u64) {
             let mut steps: Vec<_> = (1..=count).map(rumour).collect();
             if let Some(first) = steps.first_mut() {
                 first.changes = (0..deletions).map(|n| Change { key: Key([n; 16]), body: None }).collect();
             }
-            let spans = [None, Some(Span { from, until })];
+            let spans = [None, Some(Span(until))];
             let pushes: Vec<_> =
                 steps.into_iter().zip(spans.into_iter().cycle()).map(|(step, span)| Push { span, step }).collect();
             let mut body = Vec::new();
@@ -687,12 +678,14 @@ mod tests {
         }
 
         #[test]
-        fn a_ring_is_all_there_is(me: [u8; 16], other: [u8; 16], from: u64, until: u64) {
-            let (me, other) = (NodeId::from_bytes(me), NodeId::from_bytes(other));
-            prop_assert_eq!(Span::all_but(me).depth(other).is_some(), Span::place(me) != Span::place(other));
-            let (one, rest) = (Span { from, until }, Span { from: until, until: from });
-            let inside = one.depth(other).is_some() != rest.depth(other).is_some();
-            prop_assert_eq!(inside, from != until);
+        fn a_ring_is_cut_without_overlap(me: [u8; 16], middle: [u8; 16], other: [u8; 16]) {
+            let [me, middle, other] = [me, middle, other].map(NodeId::from_bytes);
+            let places = [me, middle, other].map(Span::up_to);
+            let all = Span::up_to(me);
+            prop_assert_eq!(all.depth(me, other).is_some(), places[0] != places[2]);
+            let parts = [Span::up_to(middle).depth(me, other), all.depth(middle, other)];
+            let is_either = places[2] != places[0] && places[2] != places[1];
+            prop_assert_eq!(parts.iter().flatten().count(), usize::from(is_either && places[0] != places[1]));
         }
     }
 }

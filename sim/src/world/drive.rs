@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use gossipd::node::{Effect, Event, ExchangeError, ExchangeId, Now, Peer};
+use gossipd::node::{Command, Effect, Event, ExchangeError, ExchangeId, Now, Peer};
 
 use super::exchange::Leg;
 use super::{HEADER_BYTES, TAPPED_MAX, World};
@@ -260,7 +260,10 @@ impl World {
             }
             Effect::KeepTable { step, lives } => {
                 self.host_mut(host).kept_tables.keep(&step, &lives);
-                self.command(host, Command::Written(step));
+                let now = self.host(host).now(self.now_us);
+                if let Some(node) = &mut self.host_mut(host).node {
+                    node.handle_command(now, Command::Written(step));
+                }
             }
             Effect::Event(event) => {
                 match event {

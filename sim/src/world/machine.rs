@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use gossipd::node::{Command, Start};
+use gossipd::node::{Command, KeptTables, Start};
 use gossipd::record::{NodeId, Role};
 use rand::Rng;
 
@@ -67,13 +67,14 @@ impl World {
 
     /// Gives `to` a copy of the disk of `from`.
     pub fn copy_disk(&mut self, from: HostId, to: HostId) {
-        let Host { number, node_id, role, issued_ms, contacts, disk, kept, .. } = self.host(from);
+        let Host { number, node_id, role, issued_ms, contacts, disk, kept, kept_tables, .. } = self.host(from);
         let (number, node_id, contacts, kept) = (*number, *node_id, contacts.clone(), kept.clone());
+        let kept_tables = kept_tables.clone();
         let (role, issued_ms, disk) = (*role, *issued_ms, *disk);
         let clone = self.host_mut(to);
         (clone.number, clone.node_id, clone.disk, clone.kept) = (number, node_id, disk, kept);
         (clone.role, clone.issued_ms) = (role, issued_ms);
-        clone.contacts = contacts;
+        (clone.contacts, clone.kept_tables) = (contacts, kept_tables);
         self.checks.rivals([from, to]);
     }
 
