@@ -7,10 +7,11 @@
 //! older client reads a newer daemon).
 
 mod decide;
-
-use std::collections::BTreeMap;
+#[cfg(feature = "agent")]
+mod schema;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -72,11 +73,12 @@ impl Degraded {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct SelfInfo {
     /// Its id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: NodeId,
     /// Its host name.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Hostname))]
     pub hostname: String,
     /// Version of the daemon.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub version: String,
     /// In a cluster or not.
     pub state: ClusterState,
@@ -89,24 +91,25 @@ pub struct SelfInfo {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct ClusterInfo {
     /// The cluster's id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: ClusterId,
     /// SHA-256 of the cluster CA's certificate, as in join tokens (base 36).
+    #[cfg_attr(feature = "agent", schema(value_type = schema::CaDigest))]
     pub ca_digest: String,
     /// What this node may do.
     pub role: Role,
     /// This life of the node.
     pub generation: u64,
     /// Where gossip listens.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub listen_addr: SocketAddr,
     /// What others are told.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub advertise_addr: SocketAddr,
     /// Where overlay traffic goes.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::IpAddress))]
     pub data_path_addr: IpAddr,
     /// End of this node's certificate.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Time))]
     pub certificate_expires_at: String,
     /// A full-state exchange with another member has happened since the start, or there is nobody to have it with.
     pub joined: bool,
@@ -129,16 +132,17 @@ pub struct ClusterInfo {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Member {
     /// Its id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: NodeId,
     /// Its host name; none until its record has arrived (as are role, availability, data path, version, platform).
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Hostname>))]
     pub hostname: Option<String>,
     /// Where its gossip is reached.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub address: SocketAddr,
     /// What gossip says of it.
     pub status: Status,
     /// Since when it has that status, by this daemon's clock.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Time))]
     pub since: String,
     /// What was decided about it.
     pub availability: Option<Availability>,
@@ -152,30 +156,36 @@ pub struct Member {
     pub leader_term: Option<u64>,
     /// Its labels.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::LabelValue>))]
     pub labels: BTreeMap<String, String>,
     /// What operators have decided about it, and who did.
     #[serde(default)]
     pub decisions: Vec<Decision>,
     /// Where overlay traffic to it goes.
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::IpAddress>))]
     pub data_path_addr: Option<IpAddr>,
     /// Version of its daemon.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::ShortText>))]
     pub version: Option<String>,
     /// Its operating system and architecture.
     pub platform: Option<Platform>,
     /// When it joined the cluster.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub joined_at: Option<String>,
     /// End of its certificate.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub certificate_expires_at: Option<String>,
     /// What its machine has.
     #[serde(default)]
     pub capacity: Option<Capacity>,
     /// Labels from its own configuration.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::MetadataValue>))]
     pub daemon_labels: BTreeMap<String, String>,
     /// What programs on it have attached to it.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::MetadataValue>))]
     pub metadata: BTreeMap<String, String>,
     /// This life of it.
     pub generation: u64,
@@ -213,6 +223,7 @@ pub struct Capacity {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Metadata {
     /// By key.
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::MetadataValue>))]
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -245,8 +256,10 @@ impl ManagerStatus {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Platform {
     /// Operating system.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub os: String,
     /// Architecture.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub arch: String,
 }
 
@@ -267,18 +280,23 @@ pub struct Members {
 pub struct MemberFilter {
     /// Comma-separated statuses.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, required = false))]
     pub status: Option<String>,
     /// Comma-separated roles.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Role>, style = Form, explode = false, required = false))]
     pub role: Option<String>,
     /// Comma-separated availabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Availability>, style = Form, explode = false, required = false))]
     pub availability: Option<String>,
     /// Comma-separated beginnings of host names.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<String>, style = Form, explode = false, required = false))]
     pub name: Option<String>,
     /// Comma-separated beginnings of ids.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<String>, style = Form, explode = false, required = false))]
     pub id: Option<String>,
 }
 
@@ -291,12 +309,15 @@ pub struct MemberFilter {
 pub struct NodeOptions {
     /// Where gossip listens.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::AddressSpec>))]
     pub listen_addr: Option<String>,
     /// What others are told.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::AddressSpec>))]
     pub advertise_addr: Option<String>,
     /// Where overlay traffic goes (no port).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HostSpec>))]
     pub data_path_addr: Option<String>,
     /// The availability to start with.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -312,6 +333,7 @@ pub struct InitRequest {
     pub node: NodeOptions,
     /// Validity of the certificates that this cluster issues, "2160h" when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub cert_expiry: Option<String>,
 }
 
@@ -320,17 +342,17 @@ pub struct InitRequest {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct InitResponse {
     /// This node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node_id: NodeId,
     /// The new cluster.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub cluster_id: ClusterId,
     /// Where joiners reach this node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub advertise_addr: SocketAddr,
     /// Token for workers.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::JoinTokenText))]
     pub worker_token: String,
     /// Token for managers.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::JoinTokenText))]
     pub manager_token: String,
 }
 
@@ -340,8 +362,10 @@ pub struct InitResponse {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct JoinRequest {
     /// A join token of the cluster.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::JoinTokenText))]
     pub token: String,
     /// Members to ask, `HOST` or `HOST:PORT` (IPv6 as `[IP]:PORT`); tried in order.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::RemoteSpec>, min_items = 1))]
     pub remotes: Vec<String>,
     /// Addresses and availability of this node.
     #[serde(default)]
@@ -353,15 +377,13 @@ pub struct JoinRequest {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct JoinResponse {
     /// This node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node_id: NodeId,
     /// The cluster joined.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub cluster_id: ClusterId,
     /// The role that the token gave.
     pub role: Role,
     /// The manager that admitted this node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub admitted_by: SocketAddr,
     /// Members known after the join, this node included.
     pub nodes: usize,
@@ -391,17 +413,18 @@ pub struct JoinToken {
     /// The role it gives.
     pub role: Role,
     /// `GDTKN-1-…`; none when it was revoked.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::JoinTokenText>))]
     pub token: Option<String>,
     /// Not valid from then on; none: no end.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub expires_at: Option<String>,
     /// Joins left; none: no limit.
     pub uses_left: Option<u32>,
     /// Where joiners reach this manager.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub remote: SocketAddr,
     /// After a change: managers that have not confirmed it yet, and may still accept the old token.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub unconfirmed: Vec<NodeId>,
 }
 
@@ -412,9 +435,11 @@ pub struct JoinToken {
 pub struct RotateRequest {
     /// How long it is valid ("24h"), at most 20 years; no end when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub expires: Option<String>,
     /// How many joins it allows; no limit when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(minimum = 1, maximum = 4294967295_u32))]
     pub max_uses: Option<u32>,
     /// Only make the old one invalid: nobody joins with this role until the next rotation.
     pub revoke: bool,
@@ -455,6 +480,7 @@ pub struct HealthQuery {
 pub struct Problem {
     /// What kind of problem, `urn:gossipd:problem:CODE`.
     #[serde(rename = "type")]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ProblemType))]
     pub kind: String,
     /// The HTTP status.
     pub status: u16,
