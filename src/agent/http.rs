@@ -292,7 +292,7 @@ async fn list_members(
 }
 
 /// One node: an id, the unique beginning of one, a unique host name, or `self`.
-#[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path)),
+#[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path, example = "self")),
     responses((status = 200, description = "The node.", body = Member), openapi::OfNode))]
 async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Member> {
     let membership = daemon.member()?;
@@ -426,7 +426,7 @@ async fn list_decisions(State(daemon): App) -> Answer<Decisions> {
 }
 
 /// Decide about a node: availability, role, labels. All of it or nothing.
-#[utoipa::path(post, path = "/v1/members/{reference}/update", params(("reference" = String, Path)),
+#[utoipa::path(post, path = "/v1/members/{reference}/update", params(("reference" = String, Path, example = "self")),
     request_body = UpdateRequest, responses((status = 200, description = "Decided.", body = UpdateResponse), openapi::OfDecision))]
 async fn update_member(
     State(daemon): App,
@@ -438,7 +438,7 @@ async fn update_member(
 }
 
 /// Make a node a member no more, for ever.
-#[utoipa::path(post, path = "/v1/members/{reference}/remove", params(("reference" = String, Path)),
+#[utoipa::path(post, path = "/v1/members/{reference}/remove", params(("reference" = String, Path, example = "self")),
     request_body = RemoveRequest, responses((status = 200, description = "Decided.", body = RemoveResponse), openapi::OfDecision))]
 async fn remove_member(
     State(daemon): App,

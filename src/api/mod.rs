@@ -12,8 +12,11 @@ mod schema;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 
+use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize};
 
 pub use self::decide::{Decision, Decisions, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
@@ -25,6 +28,28 @@ pub const DEFAULT_SOCKET: &str = "/run/gossipd/gossipd.sock";
 pub const DEFAULT_PORT: u16 = 7946;
 /// Media type of [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Reads a JSON object. serde would take an array for one, field by field.
+///
+/// # Errors
+/// It is something else, or not of type `T`.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(fields))
+        }
+    }
+
+    deserializer.deserialize_map(Fields(PhantomData))
+}
 
 /// Is this daemon in a cluster?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,23 +305,23 @@ pub struct Members {
 pub struct MemberFilter {
     /// Comma-separated statuses.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, min_items = 1, required = false))]
     pub status: Option<String>,
     /// Comma-separated roles.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<Role>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Role>, style = Form, explode = false, min_items = 1, required = false))]
     pub role: Option<String>,
     /// Comma-separated availabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<Availability>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Availability>, style = Form, explode = false, min_items = 1, required = false))]
     pub availability: Option<String>,
     /// Comma-separated beginnings of host names.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<String>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub name: Option<String>,
     /// Comma-separated beginnings of ids.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<String>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub id: Option<String>,
 }
 
@@ -330,6 +355,7 @@ pub struct NodeOptions {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct InitRequest {
     /// Addresses and availability of this node.
+    #[serde(deserialize_with = "object")]
     pub node: NodeOptions,
     /// Validity of the certificates that this cluster issues, "2160h" when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -368,7 +394,7 @@ pub struct JoinRequest {
     #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::RemoteSpec>, min_items = 1))]
     pub remotes: Vec<String>,
     /// Addresses and availability of this node.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub node: NodeOptions,
 }
 

@@ -42,6 +42,9 @@ fn format(name: &str) -> Option<SchemaFormat> {
     Some(SchemaFormat::Custom(name.to_owned()))
 }
 
+/// What `humantime` reads.
+const PERIOD: &str = r"^(0|\s*([0-9][0-9\s]*(\.[0-9]+)?\s*(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y)\s*)+)$";
+
 texts! {
     /// RFC 3339 in UTC, to the millisecond.
     Time = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$",
@@ -56,14 +59,16 @@ texts! {
     /// A join token: the digest of the cluster CA's certificate, and a secret.
     JoinTokenText = "^GDTKN-1-[0-6][0-9a-z]{49}-[0-9a-f][0-9a-z]{24}$", None,
         "GDTKN-1-3ylgl0utl8ifw35xi4f5wzjzwdxpmcrg1jfcx5jg2s6wr1vyi8-0123456789abcdefghijklmno";
-    /// A duration: numbers with units.
-    Period = "^ *([0-9][0-9 ]*[a-zA-Zµ]+ *)+$", None, "30s";
+    /// A duration: numbers with units, or 0.
+    Period = PERIOD, None, "30s";
     /// `IP`, `IP:PORT`, `INTERFACE` or `INTERFACE:PORT` (IPv6 in brackets when a port follows).
     AddressSpec = r"^[!-~]+$", None, "127.0.0.1:7946";
     /// `IP` or `INTERFACE`.
     HostSpec = r"^[!-~]+$", None, "127.0.0.1";
     /// `HOST` or `HOST:PORT` (IPv6 as `[IP]:PORT`).
     RemoteSpec = r"^[^ /@]+$", None, "127.0.0.1:7946";
+    /// One of a list's values.
+    Word = "^[^,]+$", None, "swarm";
     /// A label's key: up to 128 characters, a letter or digit first and last.
     LabelKey = r"^[0-9A-Za-z]([0-9A-Za-z._/-]{0,126}[0-9A-Za-z])?$", None, "com.example/rack";
     /// Up to 256 bytes without control characters.

@@ -96,7 +96,7 @@ impl FromStr for Topic {
 pub struct WatchQuery {
     /// Comma-separated topics; all, when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<Topic>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Topic>, style = Form, explode = false, min_items = 1, required = false))]
     pub topics: Option<String>,
     /// Go on after this revision, without a snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,12 +104,12 @@ pub struct WatchQuery {
     /// Comma-separated statuses. A change is told when the node fits before or after it, so that the reader learns of
     /// nodes that fit no longer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, min_items = 1, required = false))]
     pub status: Option<String>,
     /// Comma-separated labels, `KEY` or `KEY=VALUE`: only nodes that have all of them, before or after a change. Decisions are
     /// told whatever their nodes' statuses and labels are.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", param(value_type = Vec<String>, style = Form, explode = false, required = false))]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub label: Option<String>,
     /// After how long without another line there is a heartbeat, "1s" to "5m"; "15s" when left out.
     #[serde(skip_serializing_if = "Option::is_none")]

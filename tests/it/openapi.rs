@@ -229,6 +229,10 @@ fn refuse_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
     let rotate = "/v1/join-tokens/{role}/rotate";
     api.refuses(a, "not-found", "post", rotate, "/v1/join-tokens/boss/rotate", &nothing);
     api.refuses(b, "not-manager", "post", rotate, "/v1/join-tokens/worker/rotate", &nothing);
+    for query in ["status=", "role=worker,", "name=,a"] {
+        let target = format!("/v1/members?{query}");
+        api.refuses(a, "bad-request", "get", "/v1/members", &target, &nothing);
+    }
     api.refuses(a, "gone", "get", "/v1/watch", "/v1/watch?since=1", &nothing);
     api.refuses(a, "conflict", "post", "/v1/cluster/leave", "/v1/cluster/leave", &nothing);
     for path in ["/v1/cluster/init", "/v1/cluster/join"] {
@@ -272,7 +276,15 @@ fn misuse_all(api: &Api, idle: &Node) {
         api.refuses(idle, "not-in-cluster", method, path, &filled(path), &body);
     }
     // Bodies that the document refuses are refused, and the other way round.
-    let init = [r#"{"node":{"availability":"away"}}"#, r#"{"node":null}"#, r#"{"cert_expiry":7}"#, "[]", "{"];
+    let init = [
+        r#"{"node":{"availability":"away"}}"#,
+        r#"{"node":null}"#,
+        r#"{"node":["127.0.0.1",null]}"#,
+        r#"{"cert_expiry":7}"#,
+        r#"{"cert_expiry":"1 fortnight"}"#,
+        "[]",
+        "{",
+    ];
     for body in init {
         let answer = api.ask(idle, "post", "/v1/cluster/init", "/v1/cluster/init", Sent::Unfit(body));
         assert_eq!(answer.status, 400, "{body}");
