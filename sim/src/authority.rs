@@ -33,19 +33,25 @@ impl Issuer {
     }
 
     /// What `id` signs with in that role. `issued_ms` counts from the start of virtual time.
+    pub fn credential(&self, id: NodeId, role: Role, issued_ms: u64) -> Credential {
+        self.stolen(id, role, issued_ms, id)
+    }
+
+    /// The certificate of `id`, with the key of `thief`, whose signatures it does not cover.
     ///
     /// # Panics
     /// When the cryptographic library refuses its own keys.
     #[expect(clippy::expect_used, reason = "keys and certificates made here are well-formed")]
-    pub fn credential(&self, id: NodeId, role: Role, issued_ms: u64) -> Credential {
+    pub fn stolen(&self, id: NodeId, role: Role, issued_ms: u64, thief: NodeId) -> Credential {
         let key = NodeKey::from_seed(&twice(id.as_bytes())).expect("32 bytes are a key");
+        let signs = NodeKey::from_seed(&twice(thief.as_bytes())).expect("32 bytes are a key");
         let public = key.public().expect("an Ed25519 key");
         let since_ms = EPOCH_UNIX_MS + issued_ms;
         let issued = self
             .authority
             .issue(id, role, public, CERT_EXPIRY_MAX, UNIX_EPOCH + Duration::from_millis(EPOCH_UNIX_MS), since_ms)
             .expect("a certificate of this key");
-        Credential::new(&issued.certificate, &key.to_der()).expect("a certificate just made")
+        Credential::new(&issued.certificate, &signs.to_der()).expect("a certificate just made")
     }
 }
 

@@ -226,7 +226,8 @@ impl Baseline {
                 self.submit(now.mono_us + FAREWELL_INTERVAL_US, Due::Farewell);
             }
             // It knows no decisions.
-            Command::Leave | Command::Decided(_) | Command::Credential(_) | Command::Describe(_) => {}
+            Command::Leave | Command::Decided(_) | Command::Credential(_) | Command::Describe(_) | Command::Lead(_) => {
+            }
             Command::Away(_) => self.tell(Event::LeaveDone { acknowledged: false }),
             Command::AddContacts(contacts) => {
                 let me = self.foca.identity().addr;

@@ -3,8 +3,10 @@
 //! Not here: what either of them does (`gossipd::node`, `baseline`).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use gossipd::node::{Command, Effect, ExchangeError, ExchangeId, Identity, Member, Node, Now, Peer, Start, Stats};
+use gossipd::record::decision::Decision;
 
 use crate::baseline::Baseline;
 use crate::outcome::Protocol;
@@ -42,6 +44,19 @@ impl Brain {
             Self::Gossipd(node) => Some(node),
             Self::Foca(_) => None,
         }
+    }
+
+    /// The production node, if it is one, to give it something to do.
+    pub(crate) fn gossipd_mut(&mut self) -> Option<&mut Node> {
+        match self {
+            Self::Gossipd(node) => Some(node),
+            Self::Foca(_) => None,
+        }
+    }
+
+    /// What it holds for decided; foca knows nothing of that.
+    pub(crate) fn decisions(&self) -> Vec<Arc<Decision>> {
+        self.gossipd().map(Node::decisions).unwrap_or_default()
     }
 
     pub(crate) fn identity(&self) -> Identity {

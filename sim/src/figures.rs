@@ -12,6 +12,11 @@
 //! | `tail_bytes_per_node_s` | the same over the last ten seconds |
 //! | `max_host_bytes` | what the busiest host sent in all |
 //! | `suspicions` … `downs_per_pair_max` | [`crate::world::Counts`], since the start of measuring |
+//! | `decisions`, `orders_refused` | decisions made, and orders that the decider's own node refused |
+//! | `decision_median_us`, `_p99_us` | from a decision until a node that runs and is connected holds it, over all such nodes |
+//! | `decision_all_median_us`, `_max_us` | from a decision until all of them do, over the decisions |
+//! | `decision_missed` | of them: those that never did |
+//! | `confirm_median_us`, `_max_us`, `confirm_missed` | until the decider is told that all have it; questions without an answer |
 //! | `conflicts`, `gave_way` | hosts that reported a double, and that gave way to it |
 //! | `buffer_drops`, `exchange_failures`, `exchanges`, `queue_max`, `events` | totals of the run |
 //!
@@ -20,10 +25,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::outcome::{CheckResult, Detection, Expectation, FaultLane, Outcome, Verdict};
-use crate::plan::Bound;
+use crate::plan::{Bound, Decree};
 use crate::report::units;
 use crate::run::Run;
-use crate::world::{Counts, HEADER_BYTES, Sent, Watch, World};
+use crate::world::{Accepted, Counts, HEADER_BYTES, Sent, Watch, World};
 
 type Figures = BTreeMap<String, u64>;
 
@@ -127,7 +132,15 @@ fn lanes(run: &Run<'_>) -> Vec<FaultLane> {
         to_us: *ended_us,
         hits: run.world.hits(fault.id),
     };
-    run.plan.faults.iter().zip(&run.ended_us).map(lane).collect()
+    let decided = |(decree, count): (&Decree, &u64)| FaultLane {
+        kind: decree.ruling.word().to_owned(),
+        hosts: decree.about.clone(),
+        from_us: decree.at_us,
+        to_us: Some(decree.at_us),
+        hits: *count,
+    };
+    let faults = run.plan.faults.iter().zip(&run.ended_us).map(lane);
+    faults.chain(run.plan.decrees.iter().zip(&run.decided).map(decided)).collect()
 }
 
 fn latencies(watches: &[&Watch]) -> Vec<u64> {
@@ -169,6 +182,7 @@ fn figures(run: &Run<'_>) -> Figures {
     let reporters: BTreeSet<_> = book.conflicts.iter().map(|(host, _)| host.index()).collect();
     let gave_way: BTreeSet<_> =
         book.conflicts.iter().filter(|(_, gave_way)| *gave_way).map(|(host, _)| host.index()).collect();
+    decision_figures(world, &mut put);
     put("conflicts", reporters.len() as u64);
     put("gave_way", gave_way.len() as u64);
     put("buffer_drops", book.buffer_drops);
@@ -198,6 +212,29 @@ fn spread_figures(world: &World, put: &mut impl FnMut(&str, u64)) {
     if !goodbyes.is_empty() {
         latencies(&goodbyes).last().into_iter().for_each(|us| put("leave_max_us", *us));
         put("leave_missed", missed(&goodbyes));
+    }
+}
+
+fn decision_figures(world: &World, put: &mut impl FnMut(&str, u64)) {
+    let rulings = world.rulings();
+    if rulings.all().is_empty() && rulings.refused == 0 {
+        return;
+    }
+    let mut tell = |name: &str, mut all: Vec<u64>, of_rest: &str| {
+        all.sort_unstable();
+        let rest = if of_rest == "p99" { all.get(all.len() * 99 / 100) } else { all.last() };
+        all.get(all.len() / 2).into_iter().for_each(|us| put(&format!("{name}_median_us"), *us));
+        rest.into_iter().for_each(|us| put(&format!("{name}_{of_rest}_us"), *us));
+    };
+    let seen = rulings.all().iter().flat_map(|one| one.seen.iter().map(|(_, us)| *us));
+    tell("decision", seen.collect(), "p99");
+    tell("decision_all", rulings.all().iter().filter_map(Accepted::all_us).collect(), "max");
+    tell("confirm", rulings.questions.iter().filter_map(|one| one.answered_us).collect(), "max");
+    put("decisions", rulings.all().len() as u64);
+    put("orders_refused", rulings.refused);
+    put("decision_missed", rulings.all().iter().map(Accepted::missed).sum::<usize>() as u64);
+    if !rulings.questions.is_empty() {
+        put("confirm_missed", rulings.questions.iter().filter(|one| one.answered_us.is_none()).count() as u64);
     }
 }
 

@@ -125,6 +125,14 @@ pub(crate) struct Host {
     pub(crate) disk: u64,
     /// Decisions on its disk.
     pub(crate) kept: BTreeMap<u64, Arc<SignedDecision>>,
+    /// When its certificate was issued, in milliseconds since virtual time zero.
+    pub(crate) issued_ms: u64,
+    /// It learned that it was removed, and forgot its cluster.
+    pub(crate) is_removed: bool,
+    /// Its disk as it was then: generation, decisions, peers.
+    pub(crate) copy: Option<Box<DiskCopy>>,
+    /// When its present life began.
+    pub(crate) started_us: u64,
     /// Peers on its disk.
     pub(crate) peers: Vec<SocketAddr>,
     /// Counts its lives; what was begun in an earlier one is void.
@@ -170,6 +178,14 @@ pub(crate) struct Host {
     pub(crate) second_bytes: u64,
 }
 
+/// A copy of a disk.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskCopy {
+    generation: u64,
+    kept: BTreeMap<u64, Arc<SignedDecision>>,
+    peers: Vec<SocketAddr>,
+}
+
 /// Which fault does what to a host, for counting what it hits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Under {
@@ -194,6 +210,10 @@ impl Host {
             drift_since_us: 0,
             disk: 0,
             kept: BTreeMap::new(),
+            issued_ms: 0,
+            is_removed: false,
+            copy: None,
+            started_us: 0,
             peers: Vec::new(),
             life: 0,
             node: None,
@@ -244,6 +264,22 @@ impl Host {
         (self.done, self.is_paused) = (false, false);
         self.inbox.clear();
         self.inbox_bytes = 0;
+    }
+
+    /// Its node was removed and has ended: all that it knew of the cluster is forgotten, but for a copy that somebody took.
+    pub(crate) fn forget_cluster(&mut self) {
+        let Self { disk, kept, peers, .. } = self;
+        let copy = DiskCopy { generation: *disk, kept: std::mem::take(kept), peers: std::mem::take(peers) };
+        self.copy = Some(Box::new(copy));
+        self.is_removed = true;
+    }
+
+    /// Puts that copy back; `false` when there is none.
+    pub(crate) fn put_copy_back(&mut self) -> bool {
+        let Some(copy) = self.copy.take() else { return false };
+        let DiskCopy { generation, kept, peers } = *copy;
+        (self.disk, self.kept, self.peers, self.is_removed) = (generation, kept, peers, false);
+        true
     }
 
     /// Whether no fault is on it, and none was lately.

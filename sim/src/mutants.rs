@@ -37,6 +37,18 @@ pub const fn trap(mutant: Mutant) -> Trap {
         Mutant::NoHealing => ("S4@16", "Calm"),
         Mutant::TrustForged => ("S39", "M8"),
         Mutant::Blind => ("S2@25", "D1"),
+        Mutant::TrustUnsigned | Mutant::AnyTime => ("S43b", "A3"),
+        Mutant::HoardDecisions => ("S45b@25", "decision_all_median_us"),
+        Mutant::OlderDecision => ("S43b", "A1"),
+        Mutant::SkipKeep => ("S45@all-die", "A1"),
+        Mutant::HastyJoin => ("S45@target-down", "Joined"),
+        Mutant::NoComparison => ("S4b", "A2"),
+        Mutant::YesMan => ("S45b@25", "Confirmed"),
+        Mutant::SecretDecision => ("S45b@25", "Events"),
+        Mutant::WallClock => ("S28b", "A4"),
+        Mutant::TrustDemoted => ("S45@demoted", "A3"),
+        Mutant::StaleListing => ("S45b@25", "Decided"),
+        Mutant::HearRemoved => ("S37@cut-off", "Removed"),
     };
     Trap { scenario, by }
 }

@@ -239,6 +239,13 @@ impl Net {
         false
     }
 
+    /// Whether nothing is cut between them now, either way. Touches nothing.
+    pub(crate) fn is_open(&self, one: HostId, other: HostId, udp: bool) -> bool {
+        let cuts = |fault: &NetFault| fault.effect == Effect::Cut && (udp || !fault.udp_only);
+        let lies_between = |fault: &NetFault| fault.between.holds(one, other) || fault.between.holds(other, one);
+        !self.faults.iter().any(|fault| cuts(fault) && lies_between(fault))
+    }
+
     /// Puts a fault on a path.
     pub(crate) fn begin(&mut self, luck: Luck, id: u64, path: &Path, effect: Effect) {
         self.faults.push(NetFault {

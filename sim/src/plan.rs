@@ -3,6 +3,8 @@
 //! Not here: how a scenario and a seed become a plan (`scenario`), and how it is carried out (`run`).
 
 use gossipd::node::Config;
+use gossipd::record::decision::Verdict;
+use gossipd::record::{Availability, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Protocol;
@@ -78,6 +80,9 @@ pub struct HostPlan {
     /// It is told the addresses of all hosts and starts at once with all others.
     #[serde(skip_serializing_if = "is_default")]
     pub warm: bool,
+    /// It is a manager; the first host always is one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub manager: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -97,6 +102,8 @@ pub enum Disk {
     Old,
     /// Nothing: it is a new node on the same machine.
     Wiped,
+    /// What was there when its node learned that it had been removed: somebody kept a copy.
+    Copied,
 }
 
 /// Where packets go that a fault touches.
@@ -241,6 +248,11 @@ pub enum What {
         /// Time between two, in microseconds.
         every_us: u64,
     },
+    /// A member brings decisions that nobody may make, or that are over.
+    Forge {
+        /// Time between two, in microseconds.
+        every_us: u64,
+    },
 }
 
 impl What {
@@ -258,6 +270,7 @@ impl What {
             Self::Leave => "leave",
             Self::Readdress => "readdress",
             Self::Noise { .. } => "noise",
+            Self::Forge { .. } => "forge",
             Self::Net { effect, .. } => match effect {
                 Effect::Cut => "cut",
                 Effect::Loss { .. } => "loss",
@@ -298,6 +311,73 @@ pub struct Fault {
     pub flap: Option<Flap>,
     /// What it is.
     pub what: What,
+}
+
+/// What somebody decides about a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Ruling {
+    /// Its availability.
+    Availability {
+        /// Which.
+        to: Availability,
+    },
+    /// Its role.
+    Role {
+        /// Which.
+        to: Role,
+    },
+    /// A label.
+    Label {
+        /// Its key.
+        key: String,
+        /// Its value; none: it is taken away.
+        value: Option<String>,
+    },
+    /// It is a member no more.
+    Remove,
+}
+
+impl Ruling {
+    /// As the node takes it.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Availability { to } => Verdict::Availability(*to),
+            Self::Role { to } => Verdict::Role(*to),
+            Self::Label { key, value } => Verdict::Label(key.clone(), value.clone()),
+            Self::Remove => Verdict::Removed,
+        }
+    }
+
+    /// Its name in reports.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Availability { to } => to.word(),
+            Self::Role { to: Role::Manager } => "promote",
+            Self::Role { to: Role::Worker } => "demote",
+            Self::Label { .. } => "label",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// Something that is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decree {
+    /// When.
+    pub at_us: u64,
+    /// By whom: each of them decides.
+    pub by: Vec<usize>,
+    /// About whom.
+    pub about: Vec<usize>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reason: Option<String>,
+    /// The decider waits until all have it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub confirm: bool,
+    /// What.
+    pub ruling: Ruling,
 }
 
 /// What must hold once the faults are over.
@@ -368,6 +448,9 @@ pub struct Plan {
     pub bounds: Vec<Bound>,
     /// Faults.
     pub faults: Vec<Fault>,
+    /// Decisions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub decrees: Vec<Decree>,
     /// Machines.
     pub hosts: Vec<HostPlan>,
 }
@@ -423,6 +506,9 @@ impl Plan {
             if !flap_is_right || fault.until_us.is_some_and(|until_us| until_us < fault.at_us) {
                 return Err(format!("fault {}: its times make no sense", fault.id));
             }
+        }
+        for Decree { by, about, .. } in &self.decrees {
+            known("a decree", Box::new(by.iter().chain(about).copied()))?;
         }
         known("calm", Box::new(self.calm.core.iter().copied()))
     }

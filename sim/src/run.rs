@@ -10,7 +10,7 @@ use crate::figures;
 use crate::host::{BUFFER_BYTES, HostId};
 use crate::luck::Luck;
 use crate::outcome::{Matrix, Outcome, Second};
-use crate::plan::{Fault, Mode, Plan, What};
+use crate::plan::{Decree, Disk, Fault, Mode, Plan, What};
 use crate::world::{Logs, Sent, Setup, World};
 
 const SECOND_US: u64 = 1_000_000;
@@ -32,6 +32,7 @@ enum Act {
     On(usize),
     Off(usize),
     Noise(usize),
+    Decide(usize),
     Measure,
     Matrix,
     Calm,
@@ -47,6 +48,8 @@ pub(crate) struct Run<'a> {
     /// When each ended.
     pub(crate) ended_us: Vec<Option<u64>>,
     noise: Vec<ChaCha12Rng>,
+    /// Decisions that came of each decree.
+    pub(crate) decided: Vec<u64>,
     pub(crate) measured_from: Sent,
     pub(crate) tail_from: Sent,
     last_second: (Sent, u64),
@@ -78,6 +81,12 @@ pub fn run_mutant(plan: &Plan, mutant: gossipd::node::Mutant) -> Outcome {
     run_with(plan, Config { mutant: Some(mutant), ..plan.profile.config() }, Logs::Off)
 }
 
+/// Runs `plan` with half of the nodes of a later version, and each of the other one after a restart.
+#[cfg(feature = "mutants")]
+pub fn run_mixed(plan: &Plan) -> Outcome {
+    run_with(plan, Config { is_later_version: true, ..plan.profile.config() }, Logs::Off)
+}
+
 fn run_with(plan: &Plan, config: Config, logs: Logs) -> Outcome {
     let mut run = Run::new(plan, config, logs);
     for (at_us, act) in timeline(plan) {
@@ -93,6 +102,8 @@ fn timeline(plan: &Plan) -> Vec<(u64, Act)> {
     acts.extend(plan.hosts.iter().enumerate().map(|(n, host)| (host.start_us, Act::Start(n))));
     acts.push((plan.measure_from_us, Act::Measure));
     acts.extend(plan.matrices_us.iter().map(|at_us| (*at_us, Act::Matrix)));
+    // Before faults of the same instant: a decider may crash right after.
+    acts.extend(plan.decrees.iter().enumerate().map(|(n, decree)| (decree.at_us, Act::Decide(n))));
     for (n, fault) in plan.faults.iter().enumerate() {
         acts.push((fault.at_us, Act::Begin(n)));
         let until_us = fault.until_us.unwrap_or(plan.span_us);
@@ -104,7 +115,7 @@ fn timeline(plan: &Plan) -> Vec<(u64, Act)> {
                 at_us += flap.off_us + flap.on_us;
             }
         }
-        if let What::Noise { every_us } = fault.what {
+        if let What::Noise { every_us } | What::Forge { every_us } = fault.what {
             let count = (until_us - fault.at_us) / every_us.max(1);
             acts.extend((1..count).map(|k| (fault.at_us + k * every_us, Act::Noise(n))));
         }
@@ -134,6 +145,9 @@ impl<'a> Run<'a> {
         for (n, host) in plan.hosts.iter().enumerate() {
             let contacts = if host.warm { everybody.clone() } else { ids(&host.contacts) };
             world.set_contacts(HostId::new(n), &contacts);
+            if host.manager {
+                world.set_manager(HostId::new(n));
+            }
         }
         let luck = Luck::new(plan.seed);
         Self {
@@ -142,6 +156,7 @@ impl<'a> Run<'a> {
             active: vec![false; plan.faults.len()],
             ended_us: vec![None; plan.faults.len()],
             noise: plan.faults.iter().map(|fault| luck.of_fault(fault.id)).collect(),
+            decided: vec![0; plan.decrees.len()],
             measured_from: Sent::default(),
             tail_from: Sent::default(),
             last_second: (Sent::default(), 0),
@@ -194,10 +209,16 @@ impl<'a> Run<'a> {
         (forms && untouched).then_some(LOOK_US)
     }
 
-    fn agrees(&self) -> bool {
+    fn agrees(&mut self) -> bool {
         match self.plan.calm.mode {
-            Mode::Core if self.is_calm => self.world.agree(&ids(&self.plan.calm.core)),
-            _ => self.world.is_settled(),
+            Mode::Core if self.is_calm => {
+                let core = ids(&self.plan.calm.core);
+                self.world.agree(&core) && self.world.are_decided(&core, false)
+            }
+            _ => {
+                let all: Vec<_> = self.world.hosts().collect();
+                self.world.is_settled() && self.world.are_decided(&all, true)
+            }
         }
     }
 
@@ -209,6 +230,7 @@ impl<'a> Run<'a> {
             Act::On(n) => self.set(n, true),
             Act::Off(n) => self.set(n, false),
             Act::Noise(n) => self.noise(n),
+            Act::Decide(n) => self.decide(n),
             Act::Measure => {
                 self.measured_from = self.world.sent();
                 self.world.book_mut().reset();
@@ -311,6 +333,7 @@ impl<'a> Run<'a> {
             What::Kill { .. } | What::Crash { .. } | What::Leave => self.set_life(fault, on),
             What::Net { path, effect } if on => self.world.begin_net(fault.id, path, *effect),
             What::Net { .. } => self.world.end_net(fault.id),
+            What::Forge { .. } => {}
             What::Noise { .. } => ids(&fault.hosts).into_iter().for_each(|host| self.world.tap(host)),
             _ => {
                 for host in ids(&fault.hosts) {
@@ -359,6 +382,9 @@ impl<'a> Run<'a> {
                 self.world.under(host).death = None;
                 match fault.what {
                     What::Kill { disk, moves, .. } | What::Crash { disk, moves } => {
+                        if disk == Disk::Copied && self.world.has_copy(host) {
+                            self.world.count_hit(fault.id);
+                        }
                         self.world.revive(host, disk, moves)
                     }
                     _ => {}
@@ -394,7 +420,23 @@ impl<'a> Run<'a> {
         let on = self.active.get(n).copied().unwrap_or_default();
         let Some((fault, rng)) = self.plan.faults.get(n).zip(self.noise.get_mut(n)).filter(|_| on) else { return };
         for host in ids(&fault.hosts) {
-            self.world.throw(fault.id, host, rng);
+            match fault.what {
+                What::Forge { .. } => self.world.forge(fault.id, host, rng),
+                _ => self.world.throw(fault.id, host, rng),
+            }
+        }
+    }
+
+    fn decide(&mut self, n: usize) {
+        let Some(Decree { by, about, reason, confirm, ruling, .. }) = self.plan.decrees.get(n) else { return };
+        for host in ids(by) {
+            let Ok(made) = self.world.decide(host, &ids(about), ruling, reason.as_deref()) else { continue };
+            if let Some(count) = self.decided.get_mut(n) {
+                *count += made.len() as u64;
+            }
+            if *confirm {
+                self.world.confirm(host, &made);
+            }
         }
     }
 
@@ -437,6 +479,13 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Outcome {
         self.agrees_at_end = self.agrees();
         self.world.check_all();
+        match self.plan.calm.mode {
+            Mode::Core => self.world.check_decided(&ids(&self.plan.calm.core), false),
+            Mode::Heal => {
+                let all: Vec<_> = self.world.hosts().collect();
+                self.world.check_decided(&all, true);
+            }
+        }
         let watches = self.world.book().watches.clone();
         for watch in watches.iter().filter(|watch| watch.is_crash) {
             let missed = self.world.missed(watch);

@@ -104,7 +104,8 @@ fn half_as_long(plan: &Plan, at: usize) -> Option<Plan> {
 
 fn end_earlier(plan: &Plan) -> Option<Plan> {
     let mut plan = plan.clone();
-    let over_us = plan.faults.iter().map(|fault| fault.until_us.unwrap_or(fault.at_us)).max().unwrap_or_default();
+    let faults = plan.faults.iter().map(|fault| fault.until_us.unwrap_or(fault.at_us));
+    let over_us = faults.chain(plan.decrees.iter().map(|decree| decree.at_us)).max().unwrap_or_default();
     let gain_us = plan.calm.at_us.checked_sub(over_us + 1_000_000)?;
     plan.calm.at_us -= gain_us;
     plan.span_us -= gain_us;
@@ -148,6 +149,10 @@ fn without_hosts(plan: &Plan, at: usize, count: usize) -> Plan {
         !fault.hosts.is_empty() && path_is_there
     };
     plan.faults.retain(hits);
+    for decree in &mut plan.decrees {
+        (decree.by, decree.about) = (keep(&decree.by), keep(&decree.about));
+    }
+    plan.decrees.retain(|decree| !decree.by.is_empty() && !decree.about.is_empty());
     plan.calm.core = keep(&plan.calm.core);
     plan
 }
@@ -163,6 +168,15 @@ pub fn shrink(plan: &Plan, told: &mut dyn FnMut(&Plan, usize)) -> Option<(Plan, 
         |plan, at, count| {
             let mut fewer = plan.clone();
             fewer.faults.drain(at..(at + count).min(plan.faults.len()));
+            fewer
+        },
+    );
+    shrink.drop_parts(
+        &mut plan,
+        |plan| plan.decrees.len(),
+        |plan, at, count| {
+            let mut fewer = plan.clone();
+            fewer.decrees.drain(at..(at + count).min(plan.decrees.len()));
             fewer
         },
     );

@@ -28,6 +28,11 @@ impl fmt::Display for Trace {
 }
 
 impl Trace {
+    /// The hash itself.
+    pub(crate) const fn value(&self) -> u128 {
+        self.0
+    }
+
     /// Takes in a number.
     pub fn number(&mut self, number: u64) {
         self.0 = (self.0 ^ u128::from(number)).wrapping_mul(PRIME);

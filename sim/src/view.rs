@@ -2,11 +2,14 @@
 //!
 //! Not here: the node's own listing; `world` compares the two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gossipd::node::{Identity, Member};
-use gossipd::record::decision::Decided;
+use gossipd::record::decision::{Decided, Decision, DecisionKey, Stamp};
 use gossipd::record::{NodeRecord, Status};
+
+use crate::trace::Trace;
 
 /// One line of the listing: all of a [`Member`] whose change is told.
 #[derive(Debug, Clone)]
@@ -52,10 +55,21 @@ impl From<&Member> for Row {
     }
 }
 
+/// A decision that stands, as told.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) decision: Arc<Decision>,
+    /// Since when, in virtual microseconds.
+    pub(crate) since_us: u64,
+}
+
 /// The listing so far, by the numbers that node ids have in the world.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     rows: Vec<Option<Row>>,
+    decisions: BTreeMap<DecisionKey, Told>,
+    /// A sum of hashes over the decisions: equal sums, equal decisions.
+    fold: u128,
     revision: u64,
     suspect: usize,
     /// Rows that say the truth about a node that runs.
@@ -63,9 +77,46 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// An empty listing at a node's first revision.
-    pub(crate) const fn new(revision: u64) -> Self {
-        Self { rows: Vec::new(), revision, suspect: 0, right: 0 }
+    /// An empty listing at a node's first revision, with the decisions that it remembers.
+    pub(crate) fn new(revision: u64, decisions: Vec<Arc<Decision>>, now_us: u64) -> Self {
+        let mut view = Self { revision, ..Self::default() };
+        for decision in decisions {
+            view.decide(decision.key(), Some(decision), now_us);
+        }
+        view
+    }
+
+    /// What was told about a register last.
+    pub(crate) fn told(&self, key: &DecisionKey) -> Option<&Told> {
+        self.decisions.get(key)
+    }
+
+    /// All decisions that stand.
+    pub(crate) fn decisions(&self) -> impl Iterator<Item = (&DecisionKey, &Told)> {
+        self.decisions.iter()
+    }
+
+    /// Whether the decisions told so far are these.
+    pub(crate) fn folds_to(&self, decisions: &[Arc<Decision>]) -> bool {
+        let is_told = |decision: &Arc<Decision>| {
+            self.decisions.get(&decision.key()).is_some_and(|told| told.decision == *decision)
+        };
+        decisions.len() == self.decisions.len() && decisions.iter().all(is_told)
+    }
+
+    pub(crate) const fn fold(&self) -> u128 {
+        self.fold
+    }
+
+    /// Something else stands in a register.
+    pub(crate) fn decide(&mut self, key: DecisionKey, new: Option<Arc<Decision>>, now_us: u64) {
+        let new = new.map(|decision| Told { decision, since_us: now_us });
+        self.fold = self.fold.wrapping_add(new.as_ref().map_or(0, |told| share(told.decision.stamp)));
+        let old = match new {
+            Some(told) => self.decisions.insert(key, told),
+            None => self.decisions.remove(&key),
+        };
+        self.fold = self.fold.wrapping_sub(old.map_or(0, |told| share(told.decision.stamp)));
     }
 
     pub(crate) const fn suspect(&self) -> usize {
@@ -98,4 +149,13 @@ impl View {
         self.suspect -= usize::from(old.as_ref().is_some_and(|row| row.status == Status::Suspect));
         old
     }
+}
+
+/// A decision's part of the sum; stamps name decisions.
+pub(crate) fn share(stamp: Stamp) -> u128 {
+    let Stamp { at, signer } = stamp;
+    let mut hash = Trace::default();
+    hash.number(at.bits());
+    hash.bytes(signer.as_bytes());
+    hash.value()
 }

@@ -10,12 +10,13 @@ use tokio::task::JoinSet;
 use super::engine::Engine;
 use super::metrics;
 use super::stream::{Connection, PATIENCE_MAX, StreamError, Topic};
-use super::token::Token;
+use super::token::{Refusal, Token, secret_digest};
 use super::trust::{NewMembership, Trust, TrustError, admitted};
 use super::{tls, unix_ms};
 use crate::api::NodeOptions;
 use crate::ca::{Issued, NodeKey};
-use crate::node::{Command, Peer};
+use crate::node::{Command, Node, Peer};
+use crate::record::decision::{DecisionKey, Register, Subject, TokenLimits, Verdict};
 use crate::record::{NodeId, Role};
 use crate::wire::admission::{ManagerSecrets, Reply, Request, possession};
 
@@ -55,6 +56,15 @@ pub(super) async fn answer(
         },
     };
     reply.to_bytes()
+}
+
+/// What was decided about the join token of a role.
+fn decided_token(node: &Node, role: Role) -> Option<TokenLimits> {
+    let key = DecisionKey { subject: Subject::Cluster, register: Register::Token(role) };
+    match node.decision(&key)?.verdict {
+        Verdict::Token(_, limits) => Some(limits),
+        _ => None,
+    }
 }
 
 /// Is it one, whatever its certificate still says?
@@ -98,12 +108,18 @@ async fn join(
     proof: &[u8],
 ) -> Reply {
     // The secret first: a stranger without one costs no more than this.
-    if let Err(error) = trust.check_secret(secret, SystemTime::now()) {
-        return refused(joiner, error);
-    }
-    let Ok((members, removed)) = engine.query(move |node| (node.entries(), node.removal(joiner))).await else {
+    let role = match trust.check_secret(secret, SystemTime::now()) {
+        Ok(role) => role,
+        Err(error) => return refused(joiner, error),
+    };
+    let asked = engine.query(move |node| (node.entries(), node.removal(joiner), decided_token(node, role)));
+    let Ok((members, removed, decided)) = asked.await else {
         return Reply::Refused("the manager is shutting down; try another one".to_owned());
     };
+    // Another manager has replaced it, and has not told this one the new secret yet.
+    if decided.is_some_and(|limits| limits.secret_digest != Some(secret_digest(secret))) {
+        return refused(joiner, Refusal::Unknown.into());
+    }
     if removed.is_some() {
         let reason =
             format!("node {joiner} was removed from the cluster; remove its state directory to join as a new node");

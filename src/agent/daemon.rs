@@ -17,6 +17,7 @@ use super::admission::{self, JoinError, Joined};
 use super::config::{OnTerminate, Settings};
 use super::engine::{Clock, Engine, Progress, Shell};
 use super::hub::Hub;
+use super::lead::Leadership;
 use super::metrics::{self, Recorder};
 use super::net::{BindError, Sockets};
 use super::roam::{Roaming, SharedAddresses, Wanted};
@@ -54,6 +55,8 @@ pub(super) struct Membership {
     pub trust: Arc<Trust>,
     /// The protocol task.
     pub engine: Engine,
+    /// Who leads, as published from here.
+    pub leadership: Arc<Leadership>,
     /// The changes that it has told.
     pub hub: Arc<Hub>,
     addresses: SharedAddresses,
@@ -343,6 +346,27 @@ impl Daemon {
         (found, failures)
     }
 
+    /// The protocol core of a new life.
+    fn node(&self, trust: &Trust, addresses: Addresses, contacts: Vec<SocketAddr>, life: NewLife) -> Node {
+        let NewLife { clock, generation, seed, decisions } = life;
+        let stored = trust.stored();
+        let start = Start {
+            cluster: stored.cluster_id,
+            id: self.me(),
+            generation,
+            addr: addresses.advertise,
+            record: self.own_record(&stored, addresses, generation),
+            keyring: trust.keyring(),
+            anchor: trust.anchor(),
+            credential: trust.credential(),
+            decisions,
+            seed,
+            contacts,
+            config: self.settings.protocol.clone(),
+        };
+        Node::new(start, clock.now())
+    }
+
     fn start(
         &self,
         trust: Trust,
@@ -351,28 +375,11 @@ impl Daemon {
         contacts: Vec<SocketAddr>,
         life: NewLife,
     ) -> Arc<Membership> {
-        let NewLife { clock, generation, seed, decisions } = life;
-        let now = clock.now();
-        let StoredCluster { cluster_id, role, options, certificate_expires_at_ms, .. } = trust.stored();
+        let StoredCluster { role, options, certificate_expires_at_ms, .. } = trust.stored();
         metrics::certificate_expiry(certificate_expires_at_ms);
         let is_first = contacts.is_empty();
-        let node = Node::new(
-            Start {
-                cluster: cluster_id,
-                id: self.me(),
-                generation,
-                addr: addresses.advertise,
-                record: self.own_record(&trust.stored(), addresses, generation),
-                keyring: trust.keyring(),
-                anchor: trust.anchor(),
-                credential: trust.credential(),
-                decisions,
-                seed,
-                contacts,
-                config: self.settings.protocol.clone(),
-            },
-            now,
-        );
+        let (clock, generation) = (life.clock, life.generation);
+        let node = self.node(&trust, addresses, contacts, life);
         let trust = Arc::new(trust);
         let (stop, stopped) = watch::channel(false);
         let Sockets { udp, tcp, addr } = sockets;
@@ -404,7 +411,16 @@ impl Daemon {
             tracing::warn!(%addr, advertise = %addresses.advertise, "{doubt}");
         }
         tracing::info!(%addr, advertise = %addresses.advertise, data_path = %addresses.data_path, generation, %role, "gossip listens");
-        let membership = Arc::new(Membership { trust, engine, hub, addresses: shared, is_first, stop, tasks });
+        let membership = Arc::new(Membership {
+            trust,
+            engine,
+            leadership: Arc::default(),
+            hub,
+            addresses: shared,
+            is_first,
+            stop,
+            tasks,
+        });
         self.set_membership(Some(Arc::clone(&membership)));
         membership
     }

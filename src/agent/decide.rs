@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use super::daemon::Membership;
 use super::engine::DecideError;
 use super::keeper::KeepError;
+use super::token::secret_digest;
 use super::unix_ms;
 use super::view::{find, members};
 use crate::api::{Member, Problem, ProblemKind, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
 use crate::node::{Order, OrderError};
-use crate::record::decision::{Subject, Verdict};
-use crate::record::{NodeId, Status};
+use crate::record::decision::{Subject, TokenLimits, Verdict};
+use crate::record::{NodeId, Role, Status};
 use crate::wire::decision::{Have, SignedDecision};
 
 /// Longest wait for confirmations.
@@ -100,6 +101,32 @@ pub(super) async fn remove(
     let signed = membership.engine.decide(vec![order]).await?;
     let unconfirmed = confirm(membership, &signed, wait).await?;
     Ok(RemoveResponse { node_id: id, unconfirmed })
+}
+
+/// Replaces a join token, or revokes it: here first, then by a decision, after which every manager refuses the old one
+/// though it may not know the new one yet.
+///
+/// # Errors
+/// A problem; what of it was done is said.
+pub(super) async fn rotate_token(
+    membership: &Membership,
+    role: Role,
+    revoke: bool,
+    expires_at_ms: Option<u64>,
+    max_uses: Option<u32>,
+) -> Result<(), Problem> {
+    membership.trust.rotate(role, revoke, expires_at_ms, max_uses)?;
+    let secret = membership.trust.tokens()?.get(role).and_then(|record| record.secret);
+    let limits = TokenLimits { secret_digest: secret.as_ref().map(secret_digest), expires_at_ms, max_uses };
+    let verdict = Verdict::Token(role, limits);
+    let order = Order { subject: Subject::Cluster, verdict, reason: None, deadline_ms: None };
+    membership.engine.decide(vec![order]).await.map_err(|error| {
+        let Problem { detail, .. } = Problem::from(error);
+        ProblemKind::Conflict.problem(format!(
+            "this manager has replaced the token, but could not make that a decision of the cluster, so other managers may still accept the old one: {detail}"
+        ))
+    })?;
+    Ok(())
 }
 
 async fn confirm(

@@ -31,8 +31,8 @@ use super::{decide, metrics, rfc3339, unix_ms};
 use crate::api::watch::{Line, Topic, WatchQuery};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
-    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, Problem, ProblemKind,
-    RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
+    JoinToken, LeaderLine, LeaderRequest, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata,
+    Problem, ProblemKind, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::node;
 use crate::record::{NodeId, Role};
@@ -168,6 +168,7 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         get_token,
         rotate_token,
         set_metadata,
+        lead,
         update_member,
         remove_member,
         list_decisions,
@@ -184,7 +185,7 @@ fn document() -> String {
 }
 
 /// All routes. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 17] = [
+const ROUTES: [(&str, &str); 18] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
@@ -195,6 +196,7 @@ const ROUTES: [(&str, &str); 17] = [
     ("get", "/v1/join-tokens"),
     ("get", "/v1/join-tokens/{role}"),
     ("post", "/v1/join-tokens/{role}/rotate"),
+    ("post", "/v1/leader"),
     ("put", "/v1/self/metadata"),
     ("post", "/v1/members/{reference}/update"),
     ("post", "/v1/members/{reference}/remove"),
@@ -218,6 +220,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/join-tokens/{role}/rotate", post(rotate_token))
         .route("/v1/members/{reference}/update", post(update_member))
         .route("/v1/members/{reference}/remove", post(remove_member))
+        .route("/v1/leader", post(lead))
         .route("/v1/self/metadata", put(set_metadata))
         .route("/v1/decisions", get(list_decisions))
         .route("/v1/health", get(health))
@@ -416,6 +419,15 @@ async fn set_metadata(State(daemon): App, _: MayWrite, Body(request): Body<Metad
     .await
 }
 
+/// Publish that the scheduler on this node leads, for as long as this connection lasts.
+#[utoipa::path(post, path = "/v1/leader", request_body = LeaderRequest,
+    responses((status = 200, description = "One of these on each line, until the connection ends or a later term is published from this node.",
+            body = LeaderLine, content_type = "application/x-ndjson"),
+        openapi::OfLeader))]
+async fn lead(State(daemon): App, _: MayWrite, Body(request): Body<LeaderRequest>) -> Result<Response, Problem> {
+    super::lead::lead(&*daemon.member()?, &request).await
+}
+
 /// All decisions that stand.
 #[utoipa::path(get, path = "/v1/decisions",
     responses((status = 200, description = "The decisions.", body = Decisions), openapi::OfMember))]
@@ -499,7 +511,7 @@ async fn rotate_token(
         return Err(ProblemKind::BadRequest.problem("max_uses 0: nobody could join; use revoke for that"));
     }
     let membership = daemon.member()?;
-    membership.trust.rotate(role, revoke, expires_at_ms, max_uses)?;
+    decide::rotate_token(&membership, role, revoke, expires_at_ms, max_uses).await?;
     let unconfirmed = sync_managers(&membership.trust, &membership.engine).await;
     token_view(&membership, role, unconfirmed).map(Json)
 }
@@ -539,7 +551,7 @@ mod tests {
                 assert!(!description.is_empty(), "{method} {path} {status} has no description");
                 let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
                 let expected = match (status.as_str(), path) {
-                    ("200", "/v1/watch") => api::watch::NDJSON,
+                    ("200", "/v1/watch" | "/v1/leader") => api::watch::NDJSON,
                     ("200", "/metrics") => METRICS_TEXT,
                     (status, _) if status.starts_with('4') => api::PROBLEM_JSON,
                     ("500" | "502", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,

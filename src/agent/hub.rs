@@ -18,7 +18,7 @@ use crate::api::watch::{Change, CloseReason, Line};
 /// a restart can resume.
 const CHANGES_MAX: usize = 8_192;
 /// Bytes kept, at most, whatever the changes hold.
-const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 4 << 20;
 /// Readers at a time: some for each program of a machine. Each may hold a few buffers of its connection.
 const READERS_MAX: usize = 256;
 /// Changes looked at for one reader before others get their turn.

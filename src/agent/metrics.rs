@@ -53,6 +53,8 @@ const UNDEAD_WITHHELD: &str = "gossipd_undead_messages_withheld_total";
 const UPDATES_FILTERED: &str = "gossipd_updates_filtered_total";
 const UPDATES_REFUSED: &str = "gossipd_updates_refused_total";
 const RECORDS_REFUSED: &str = "gossipd_records_refused_total";
+const DECISIONS: &str = "gossipd_decisions";
+const DECISIONS_REFUSED: &str = "gossipd_decisions_refused_total";
 const SWIM_ERRORS: &str = "gossipd_swim_errors_total";
 const EXCHANGES: &str = "gossipd_exchanges_total";
 const QUEUE_DEPTH: &str = "gossipd_queue_depth";
@@ -91,6 +93,13 @@ pub const ALL: &[Metric] = &[
     row(UPDATES_FILTERED, Kind::Counter, &[], "membership updates received that were no news"),
     row(UPDATES_REFUSED, Kind::Counter, &[], "membership updates refused: unusable, implausible or too many"),
     row(RECORDS_REFUSED, Kind::Counter, &[], "node records refused because they break a limit"),
+    row(DECISIONS, Kind::Gauge, &[], "operators' decisions kept"),
+    row(
+        DECISIONS_REFUSED,
+        Kind::Counter,
+        &["cause"],
+        "decisions refused: forged, by a signer without the right, stale, ahead of the clock",
+    ),
     row(SWIM_ERRORS, Kind::Counter, &[], "errors inside the SWIM library"),
     row(EXCHANGES, Kind::Counter, &["result"], "state exchanges started, failed, answered"),
     row(QUEUE_DEPTH, Kind::Gauge, &["queue"], "entries in the protocol's queues"),
@@ -177,6 +186,10 @@ pub fn copy_from(node: &Node) {
     counter!(UPDATES_FILTERED).absolute(stats.updates_filtered);
     counter!(UPDATES_REFUSED).absolute(stats.updates_refused);
     counter!(RECORDS_REFUSED).absolute(stats.records_refused);
+    for (cause, count) in stats.decisions_refused() {
+        counter!(DECISIONS_REFUSED, "cause" => cause.label()).absolute(count);
+    }
+    gauge!(DECISIONS).set(node.decision_count() as f64);
     counter!(SWIM_ERRORS).absolute(stats.swim_errors);
     counter!(EXCHANGES, "result" => "started").absolute(stats.exchanges_started);
     counter!(EXCHANGES, "result" => "failed").absolute(stats.exchanges_failed);

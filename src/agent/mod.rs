@@ -12,6 +12,7 @@
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view`, `decide` | the local API |
 //! | `socket`, `http`, `view` | the local API |
+//! | `lead`, `lines` | who leads; answers without end |
 //! | `hub`, `watch` | the event stream: the history, kept once, and one reader of it |
 //!
 //! Tasks: the engine; the TCP accept loop and one task for each connection; maintenance (certificate, tokens,
@@ -30,6 +31,8 @@ mod hex;
 mod http;
 mod hub;
 mod keeper;
+mod lead;
+mod lines;
 pub mod logging;
 pub mod metrics;
 mod net;

@@ -227,13 +227,12 @@ impl Trust {
         Ok(lock(&self.state).remove_cluster()?)
     }
 
-    /// Would this secret admit anybody? Asked before any work is done for a stranger.
+    /// Which role would this secret give? Asked before any work is done for a stranger.
     ///
     /// # Errors
     /// [`TrustError::Refused`] is to be told to the joiner.
-    pub(super) fn check_secret(&self, secret: &[u8; 16], now: SystemTime) -> Result<(), TrustError> {
-        self.tokens()?.admit(secret, self.me, unix_ms(now))?;
-        Ok(())
+    pub(super) fn check_secret(&self, secret: &[u8; 16], now: SystemTime) -> Result<Role, TrustError> {
+        Ok(self.tokens()?.admit(secret, self.me, unix_ms(now))?)
     }
 
     /// Is this a token whose uses are limited?

@@ -34,6 +34,7 @@ pub(super) async fn maintain(trust: Arc<Trust>, engine: Engine, state: SharedSta
 async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     let mut saved = Vec::new();
     let mut agreed_with = Vec::new();
+    let mut decisions = 0;
     let mut seen = 0;
     for look in 0_u32.. {
         let changed = async {
@@ -46,6 +47,11 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
         let _ = timeout(MAINTENANCE_INTERVAL, changed).await;
         seen = engine.progress().changes + engine.progress().decisions;
         save_contacts(engine, state, &mut saved).await;
+        if decisions != engine.progress().decisions {
+            // Perhaps about a token whose secret this manager does not have yet.
+            decisions = engine.progress().decisions;
+            agreed_with.clear();
+        }
         if trust.is_renewal_due(SystemTime::now()) || is_role_due(trust, engine).await {
             match admission::renew(trust, engine).await {
                 Ok(()) => tracing::info!(role = %trust.role(), "certificate renewed"),

@@ -5,26 +5,23 @@
 //! when stands in `api::watch`; the history is in `hub`.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use hyper::body::Frame;
+use axum::body::Bytes;
+use axum::response::Response;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::daemon::Membership;
 use super::hub::{Hub, Place, Read};
+use super::lines::Source;
 use super::metrics;
 use super::view::{decision_view, told, words};
 use crate::api::watch::{
-    Change, Closed, HEARTBEAT_DEFAULT_S, HEARTBEAT_MAX_S, HEARTBEAT_MIN_S, Hello, Item, Lagged, Line, Mark, NDJSON,
-    Object, Topic, Values, WatchQuery, fits, has_labels,
+    Change, Closed, HEARTBEAT_DEFAULT_S, HEARTBEAT_MAX_S, HEARTBEAT_MIN_S, Hello, Item, Lagged, Line, Mark, Object,
+    Topic, Values, WatchQuery, fits, has_labels,
 };
 use crate::api::{Member, Problem, ProblemKind};
 use crate::node;
@@ -150,7 +147,7 @@ pub(super) async fn open(membership: &Membership, query: WatchQuery) -> Result<R
     let node = membership.trust.me;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let hello = Hello { node, version, joined: membership.is_joined(), oldest, revision };
-    Ok(Reader::new(Arc::clone(hub), place, wanted, hello, (members, decisions)).into_response())
+    Ok(Reader::new(Arc::clone(hub), place, wanted, hello, (members, decisions)).into_answer())
 }
 
 /// One reader.
@@ -194,37 +191,6 @@ impl Reader {
             is_over: false,
             _place: place,
         }
-    }
-
-    fn into_response(self) -> Response {
-        let kind = HeaderValue::from_static(NDJSON);
-        ([(header::CONTENT_TYPE, kind)], Body::new(Lines::new(self))).into_response()
-    }
-
-    /// The next lines; none when all has been said.
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut batch = Batch::default();
-        while batch.is_empty() && !self.is_over {
-            // Before the look, so that what comes after it wakes.
-            self.changes.mark_unchanged();
-            let before = self.cursor;
-            self.fill(&mut batch);
-            if !batch.is_empty() {
-                break;
-            }
-            if self.cursor == before {
-                self.wait(&mut batch).await;
-            } else {
-                // Nothing of what was looked at fits, and there may be more.
-                tokio::task::yield_now().await;
-            }
-        }
-        if batch.is_empty() {
-            return None;
-        }
-        self.heartbeat_due = Instant::now() + self.wanted.heartbeat;
-        metrics::watch_lines(batch.lines);
-        Some(batch.into_bytes())
     }
 
     /// What can be said at once.
@@ -281,6 +247,34 @@ impl Reader {
     }
 }
 
+impl Source for Reader {
+    /// The next lines; none when all has been said.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut batch = Batch::default();
+        while batch.is_empty() && !self.is_over {
+            // Before the look, so that what comes after it wakes.
+            self.changes.mark_unchanged();
+            let before = self.cursor;
+            self.fill(&mut batch);
+            if !batch.is_empty() {
+                break;
+            }
+            if self.cursor == before {
+                self.wait(&mut batch).await;
+            } else {
+                // Nothing of what was looked at fits, and there may be more.
+                tokio::task::yield_now().await;
+            }
+        }
+        if batch.is_empty() {
+            return None;
+        }
+        self.heartbeat_due = Instant::now() + self.wanted.heartbeat;
+        metrics::watch_lines(batch.lines);
+        Some(batch.into_bytes())
+    }
+}
+
 /// Lines on their way into one write. A single one is not copied.
 #[derive(Debug, Default)]
 struct Batch {
@@ -322,47 +316,6 @@ impl Batch {
             return self.parts.swap_remove(0);
         }
         self.parts.concat().into()
-    }
-}
-
-type Next = Pin<Box<dyn Future<Output = (Reader, Option<Bytes>)> + Send>>;
-
-/// A reader as the body of an answer: driven by its connection, gone with it.
-struct Lines(Option<Next>);
-
-impl Lines {
-    fn new(reader: Reader) -> Self {
-        Self(Some(Self::next(reader)))
-    }
-
-    fn next(mut reader: Reader) -> Next {
-        Box::pin(async move {
-            let bytes = reader.next().await;
-            (reader, bytes)
-        })
-    }
-}
-
-impl HttpBody for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(next) = &mut self.0 else { return Poll::Ready(None) };
-        match next.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready((reader, Some(bytes))) => {
-                self.0 = Some(Self::next(reader));
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Poll::Ready((_, None)) => {
-                self.0 = None;
-                Poll::Ready(None)
-            }
-        }
     }
 }
 
@@ -535,7 +488,7 @@ mod tests {
         let path = dir.path().join("sock");
         let listener = UnixListener::bind(&path).unwrap();
         let served = Arc::clone(&hub);
-        let stream = move || async move { reader(&served, WatchQuery::default(), 0).into_response() };
+        let stream = move || async move { reader(&served, WatchQuery::default(), 0).into_answer() };
         tokio::spawn(axum::serve(listener, Router::new().route("/v1/watch", get(stream))).into_future());
         let mut streams = Vec::new();
         for _ in 0..READERS {

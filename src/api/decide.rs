@@ -37,6 +37,40 @@ pub struct Decision {
     pub deadline: Option<String>,
 }
 
+/// `POST /v1/leader`: the scheduler on this node leads, for as long as the connection lasts. Managers only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub struct LeaderRequest {
+    /// Its term: later than any before.
+    pub term: u64,
+}
+
+/// One line of the answer to [`LeaderRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+pub enum LeaderLine {
+    /// The first line: it is published.
+    Leading {
+        /// The term.
+        term: u64,
+    },
+    /// It still is.
+    Heartbeat {
+        /// The term.
+        term: u64,
+    },
+    /// The last line: a later term was published from this node.
+    Superseded {
+        /// The term that was.
+        term: u64,
+    },
+    /// Something that a daemon newer than the reader has to say.
+    #[serde(other)]
+    Other,
+}
+
 /// `GET /v1/decisions`: all that stand, at one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]

@@ -19,7 +19,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize};
 
-pub use self::decide::{Decision, Decisions, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
+pub use self::decide::{
+    Decision, Decisions, LeaderLine, LeaderRequest, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse,
+};
 use crate::record::{Availability, ClusterId, NodeId, Role, Status};
 
 /// Where the daemon listens when nobody says otherwise.

@@ -42,7 +42,16 @@ pub(super) async fn promote(socket: &Path, args: NodesArgs) -> Result<Outcome, F
 /// What `node demote` decides.
 pub(super) async fn demote(socket: &Path, args: NodesArgs) -> Result<Outcome, Failure> {
     let request = UpdateRequest { role: Some(Role::Worker), ..UpdateRequest::default() };
-    decide(socket, &args.nodes, &request, &args.why, |node| format!("Manager {node} demoted in the cluster.\n")).await
+    let mut outcome =
+        decide(socket, &args.nodes, &request, &args.why, |node| format!("Manager {node} demoted in the cluster.\n"))
+            .await?;
+    if !outcome.out.is_empty() {
+        outcome.warnings.push(
+            "a former manager has held the cluster's CA key, and forgets it; if its machine is not to be trusted, found a new cluster"
+                .to_owned(),
+        );
+    }
+    Ok(outcome)
 }
 
 /// What `node rm` decides.

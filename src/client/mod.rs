@@ -10,6 +10,7 @@
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod lead;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::error::ClientError;
+pub use self::lead::Leadership;
 use self::transport::{Answer, Limits};
 #[cfg(feature = "cli")]
 pub(crate) use self::watch::{Feed, Told};

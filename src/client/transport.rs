@@ -141,8 +141,14 @@ pub(super) struct Lines {
 type Connection = Pin<Box<http1::Connection<TokioIo<UnixStream>, Full<Bytes>>>>;
 
 /// Asks for an answer without end, whose refusals are of at most `limits.body_bytes`.
-pub(super) async fn lines(path: &Path, target: &str, limits: Limits) -> Result<Lines, ClientError> {
-    let request = request(Method::GET, target, None)?;
+pub(super) async fn lines(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Option<Vec<u8>>,
+    limits: Limits,
+) -> Result<Lines, ClientError> {
+    let request = request(method, target, body)?;
     let stream = connect(path).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let mut connection = Box::pin(connection);

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
+use hyper::Method;
 use tokio::time::{sleep, timeout};
 
 use super::transport::{self, Limits, Lines};
@@ -219,7 +220,7 @@ impl Feed {
         }
         let target = format!("/v1/watch{}", query(&self.options, self.since));
         let after = self.limits.request;
-        let opened = timeout(after, transport::lines(&self.path, &target, self.limits)).await;
+        let opened = timeout(after, transport::lines(&self.path, Method::GET, &target, None, self.limits)).await;
         match opened.unwrap_or_else(|_| Err(ClientError::Timeout { path: self.path.clone(), after })) {
             Ok(lines) => {
                 self.lines = Some(lines);

@@ -70,6 +70,10 @@ pub struct Config {
     /// A fault built in on purpose.
     #[cfg(feature = "mutants")]
     pub mutant: Option<super::Mutant>,
+    /// Writes as a later version of gossipd might: records and decisions with fields, datagrams with sections that this
+    /// version does not know. For simulated clusters of mixed versions.
+    #[cfg(feature = "mutants")]
+    pub is_later_version: bool,
 }
 
 impl Config {
@@ -97,6 +101,8 @@ impl Config {
             down_retention_s: 72 * 3_600,
             #[cfg(feature = "mutants")]
             mutant: None,
+            #[cfg(feature = "mutants")]
+            is_later_version: false,
         }
     }
 

@@ -14,7 +14,7 @@ use super::spread::Spread;
 use super::timers::Timer;
 use super::{Cause, Effect, Event, Node, Now, Peer, Purpose};
 use crate::record::decision::{
-    DRIFT_MS_MAX, Decided, Decision, DecisionKey, LABELS_MAX, Register, Slot, Stamp, Subject, Verdict,
+    DRIFT_MS_MAX, Decided, Decision, DecisionKey, Hlc, LABELS_MAX, Register, Slot, Stamp, Subject, Verdict,
 };
 use crate::record::{NodeId, RecordError, Role, Status};
 use crate::wire::datagram::Writer;
@@ -104,7 +104,9 @@ impl Node {
         let mut decisions = Vec::with_capacity(orders.len());
         let mut managers = self.manager_ids();
         for Order { subject, verdict, reason, deadline_ms } in orders {
-            let at = self.decisions.newest(self.fair_ms(now)).max(self.decided_at).next(now.unix_ms);
+            let seen = self.decisions.newest(self.fair_ms(now)).max(self.decided_at);
+            let seen = if self.config.has(super::Mutant::WallClock) { Hlc::default() } else { seen };
+            let at = seen.next(now.unix_ms);
             let stamp = Stamp { at, signer: self.identity().id };
             let decision = Decision { subject, verdict, reason, deadline_ms, stamp };
             self.check_order(now, &decision, &mut managers)?;
@@ -112,7 +114,8 @@ impl Node {
             decisions.push(decision);
         }
         self.check_labels(&decisions)?;
-        Ok(decisions.iter().map(|decision| SignedDecision::sign(decision, self.cluster, &self.credential)).collect())
+        let sign = if self.config.is_later() { SignedDecision::sign_as_later } else { SignedDecision::sign };
+        Ok(decisions.iter().map(|decision| sign(decision, self.cluster, &self.credential)).collect())
     }
 
     fn check_order(&self, now: Now, decision: &Decision, managers: &mut Vec<NodeId>) -> Result<(), OrderError> {
@@ -172,6 +175,11 @@ impl Node {
 
     // ---- reading -----------------------------------------------------------------------------------------------------
 
+    /// How many decisions are kept.
+    pub fn decision_count(&self) -> usize {
+        self.decisions.len()
+    }
+
     /// All decisions that stand.
     pub fn decisions(&self) -> Vec<Arc<Decision>> {
         self.decisions.standing().cloned().collect()
@@ -221,6 +229,17 @@ impl Node {
         for node in nodes {
             self.table.set_decided(node, self.decisions.decided(node));
         }
+        // It ended before it had forgotten the cluster, or somebody put an old disk back.
+        if let Some(decision) = self.decisions.removal(self.identity().id).map(|held| Arc::clone(&held.decision)) {
+            self.fall_silent(decision);
+        }
+    }
+
+    /// This node is a member no more.
+    fn fall_silent(&mut self, decision: Arc<Decision>) {
+        self.silent = true;
+        self.inquiries.clear();
+        self.effect(Event::Removed(decision).into());
     }
 
     /// Takes in a decision, from whomever it came; says whether it was new.
@@ -229,7 +248,9 @@ impl Node {
             Ok(Some(held)) => {
                 let (place, kept) = (held.decision.slot(), Arc::clone(&held.signed));
                 let outcome = self.decisions.insert(held);
-                self.effect(Effect::Keep { slot: slot_hash(&place), decision: kept });
+                if !self.config.has(super::Mutant::SkipKeep) {
+                    self.effect(Effect::Keep { slot: slot_hash(&place), decision: kept });
+                }
                 self.settle_decisions(now, outcome);
                 if spread && self.decisions.kept(&place).is_some() {
                     self.rumour_decision(now, place);
@@ -250,13 +271,17 @@ impl Node {
         if known.is_some_and(|held| held.decision.stamp == decision.stamp) {
             return Ok(None);
         }
-        self.decisions.judge(self.fair_ms(now), &decision)?;
+        match self.decisions.judge(self.fair_ms(now), &decision) {
+            Err(Refused::Stale) if self.config.has(super::Mutant::OlderDecision) => {}
+            Err(Refused::Early) if self.config.has(super::Mutant::AnyTime) => {}
+            judged => judged?,
+        }
         let certified = if self.config.has(super::Mutant::TrustUnsigned) {
             self.credential.certified()
         } else {
             signed.verify(self.cluster, &self.anchor, decision.stamp).map_err(|_| Refused::Forged)?
         };
-        if !self.decisions.admits(certified, &decision) {
+        if !self.decisions.admits(certified, &decision) && !self.config.has(super::Mutant::TrustDemoted) {
             return Err(Refused::NotEntitled);
         }
         Ok(Some(Held::new(signed, decision, certified)))
@@ -273,12 +298,17 @@ impl Node {
             let by = change.new.as_ref().or(change.old.as_ref()).map(|decision| decision.stamp.signer);
             let cause = by.map_or(Cause::Own, Cause::Decision);
             self.revision += 1;
-            self.effect(
-                Event::Decision { revision: self.revision, cause, old: change.old, new: change.new.clone() }.into(),
-            );
+            if !self.config.has(super::Mutant::SecretDecision) {
+                self.effect(
+                    Event::Decision { revision: self.revision, cause, old: change.old, new: change.new.clone() }.into(),
+                );
+            }
             let Some(node) = node_of(change.key.subject) else { continue };
             match (&change.key.register, &change.new) {
-                (Register::Removed, Some(decision)) => self.obey_removal(now, node, decision),
+                (Register::Removed, Some(decision)) => {
+                    self.show_decided(node, cause);
+                    self.obey_removal(now, node, decision);
+                }
                 _ => self.show_decided(node, cause),
             }
         }
@@ -286,6 +316,9 @@ impl Node {
 
     /// What was decided about a node shows in its listing.
     fn show_decided(&mut self, node: NodeId, cause: Cause) {
+        if self.config.has(super::Mutant::StaleListing) {
+            return;
+        }
         let decided = self.decisions.decided(node);
         let me = self.identity().id;
         let before = (node == me).then(|| self.own_member());
@@ -303,11 +336,8 @@ impl Node {
     /// A node is a member no more.
     fn obey_removal(&mut self, now: Now, node: NodeId, decision: &Arc<Decision>) {
         let cause = Cause::Decision(decision.stamp.signer);
-        self.table.set_decided(node, Decided::default());
         if node == self.identity().id {
-            self.silent = true;
-            self.inquiries.clear();
-            return self.effect(Event::Removed(Arc::clone(decision)).into());
+            return self.fall_silent(Arc::clone(decision));
         }
         let Some(swim) = self.table.get(node).map(|member| member.swim) else { return };
         // It is to hear of it from somebody, and nobody will speak with it any more.
@@ -345,36 +375,48 @@ impl Node {
         self.arm_spread(now);
     }
 
-    /// Adds to a datagram the decisions that fit.
-    pub(super) fn add_decisions(&mut self, writer: &mut Writer) -> usize {
+    /// The decisions that are to be told next, the freshest first: as many as may go to one node in one round.
+    pub(super) fn next_decisions(&mut self) -> Vec<Slot> {
         // A rumour whose decision is gone would stand in front of the others for ever.
         let first = |news: &Spread<Slot>| news.next().next().cloned();
         while let Some(gone) = first(&self.decision_news).filter(|place| self.decisions.kept(place).is_none()) {
             self.decision_news.stop(&gone);
         }
         let decisions = &self.decisions;
-        let known = self.decision_news.next().map_while(|place| decisions.kept(place)).map(|held| &*held.signed);
-        let told = writer.decisions(known);
-        self.decision_news.told(told);
+        let known = self.decision_news.next().take_while(|place| decisions.kept(place).is_some());
+        known.take(DECISIONS_AT_ONCE).cloned().collect()
+    }
+
+    /// Adds to a datagram those of the decisions to be told next that fit.
+    pub(super) fn add_decisions(&mut self, writer: &mut Writer) -> usize {
+        let places = self.next_decisions();
+        self.write_decisions(writer, &places)
+    }
+
+    fn write_decisions(&mut self, writer: &mut Writer, places: &[Slot]) -> usize {
+        let kept = places.iter().map_while(|place| self.decisions.kept(place)).map(|held| &*held.signed);
+        let told = writer.decisions(kept);
+        self.decision_news.told_of(places.get(..told).unwrap_or_default());
         told
     }
 
-    /// More decisions than fit beside the records: in datagrams of their own, or over TCP if one is too large for that.
-    pub(super) fn send_decisions(&mut self, to: super::Identity) {
+    /// Decisions that did not fit beside the records: in datagrams of their own, or over TCP if one is too large for that.
+    pub(super) fn send_decisions(&mut self, to: super::Identity, mut places: &[Slot]) {
         for _ in 1..DATAGRAMS_AT_ONCE {
-            if self.decision_news.is_empty() {
+            if places.is_empty() {
                 return;
             }
             let mut writer = Writer::new(self.config.payload_bytes_max());
-            if self.add_decisions(&mut writer) == 0 {
-                let places: Vec<_> = self.decision_news.next().take(DECISIONS_AT_ONCE).cloned().collect();
+            let told = self.write_decisions(&mut writer, places);
+            if told == 0 {
                 let kept = places.iter().filter_map(|place| self.decisions.kept(place)).map(|held| &*held.signed);
                 let request = Request::Decided { decisions: Batch::all(kept) };
-                self.decision_news.told(places.len());
+                self.decision_news.told_of(places);
                 self.exchange(to.addr, Some(to.id), Purpose::Push, &request, PATIENCE_MS);
                 return;
             }
             self.send_payload(to, super::Kind::Decisions, writer);
+            places = places.get(told..).unwrap_or_default();
         }
     }
 
@@ -435,16 +477,27 @@ impl Node {
         }
     }
 
+    /// Is that node a member no more?
+    pub(super) fn is_removed(&self, node: NodeId) -> bool {
+        self.decisions.removal(node).is_some() && !self.config.has(super::Mutant::HearRemoved)
+    }
+
     /// Answers a node that was removed: with the decision, and nothing else.
     pub(super) fn answer_removed(&self, peer: Peer) -> Option<Reply> {
-        let held = self.decisions.removal(peer.id)?;
+        let held = self.decisions.removal(peer.id).filter(|_| self.is_removed(peer.id))?;
         Batch::all(std::iter::once(&*held.signed)).pop().map(Reply::Removed)
     }
 
     pub(super) fn arm_spread(&mut self, now: Now) {
-        if !self.spread_armed {
-            self.spread_armed = true;
-            self.timers.submit(now.mono_us + self.config.coalesce_ms * 1_000, Timer::Spread);
+        // A new rumour does not wait for the next round of older ones, and rounds do not follow each other like hail.
+        let coalesce_us = self.config.coalesce_ms * 1_000;
+        self.spread_by((now.mono_us + coalesce_us).max(self.spread_us + 2 * coalesce_us));
+    }
+
+    pub(super) fn spread_by(&mut self, due_us: u64) {
+        if self.spread_due_us.is_none_or(|armed_us| due_us < armed_us) {
+            self.spread_due_us = Some(due_us);
+            self.timers.submit(due_us, Timer::Spread);
         }
     }
 }

@@ -185,8 +185,11 @@ impl Decisions {
         self.held.range(from..).take_while(move |((key, _), _)| key.subject == subject)
     }
 
-    /// All that stands about one node.
+    /// All that stands about one node; nothing about one that was removed.
     pub(super) fn decided(&self, node: NodeId) -> Decided {
+        if self.removal(node).is_some() {
+            return Decided::default();
+        }
         let registers = self.about(node).filter(|((_, kept), _)| kept.is_none()).map(|(_, held)| &held.decision);
         let role = self.get(&DecisionKey { subject: Subject::Node(node), register: Register::Role });
         Decided::collect(registers.chain(role.map(|held| &held.decision)))

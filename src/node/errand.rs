@@ -101,6 +101,7 @@ impl Node {
         witness.said = Some(testimony);
         if let Testimony::Heard { generation, incarnation } = testimony {
             self.table.vouched(subject, sender);
+            self.inquiries.voucher = Some(sender);
             self.subject_answered(now, subject, Some((generation, incarnation)), Some(sender));
         } else if !self.is_moot(subject) {
             self.judge(now, subject);
@@ -151,7 +152,8 @@ impl Node {
         if known.identity.generation < generation {
             return;
         }
-        let at_once = if known.identity.generation > generation && known.is_active() {
+        let is_later_life = known.identity.generation > generation && known.is_active();
+        let at_once = if is_later_life || has_refuted(&known, doubt) {
             let (generation, incarnation) = (known.identity.generation, known.incarnation);
             Some(Testimony::Heard { generation, incarnation })
         } else if !known.is_active() {
@@ -214,6 +216,10 @@ impl Node {
 
     pub(super) fn errand_timer(&mut self, now: Now, key: (NodeId, NodeId), timer: u32) {
         let Some(errand) = self.inquiries.errands.get_mut(&key).filter(|e| e.timer == timer) else { return };
+        let known = self.table.get(key.0).map(|member| member.swim).filter(|known| has_refuted(known, errand.doubt));
+        if let Some(Swim { identity: Identity { generation, .. }, incarnation, .. }) = known {
+            return self.finish_errand(key, Testimony::Heard { generation, incarnation });
+        }
         if now.mono_us >= errand.until_us {
             let testimony = match errand.tcp {
                 Tcp::Stalled => Testimony::Stalled,
@@ -331,4 +337,12 @@ impl Node {
     pub(super) fn warn(&mut self, member: Identity) {
         self.check(member, &Check::HeldDown { generation: member.generation });
     }
+}
+
+/// Has the subject answered the doubt already, to others? Its word may be slower on the way to the asker than the end of
+/// the round: across a bridge it is a matter of luck.
+fn has_refuted(known: &Swim, doubt: Option<Doubt>) -> bool {
+    known.liveness == Liveness::Alive
+        && doubt
+            .is_some_and(|doubt| known.identity.generation == doubt.generation && known.incarnation > doubt.incarnation)
 }

@@ -101,6 +101,8 @@ pub(super) struct Inquiries {
     pub(super) errands: BTreeMap<(NodeId, NodeId), Errand>,
     pub(super) nonce: u32,
     pub(super) timers: u64,
+    /// Who was the last to reach a subject when this node could not.
+    pub(super) voucher: Option<NodeId>,
 }
 
 impl Inquiries {
@@ -324,8 +326,10 @@ impl Node {
         let is_fit = |id: &NodeId| *id != subject && !self.inquiries.open.contains_key(id);
         let (mut fit, unfit): (Vec<_>, Vec<_>) = drawn.into_iter().partition(is_fit);
         fit.extend(unfit.into_iter().filter(|id| *id != subject));
-        // Whoever has reached it before, when this node could not, is asked first.
-        if let Some(voucher) = self.table.voucher(subject).filter(|id| self.is_active(*id)) {
+        // Whoever has reached it before, when this node could not, is asked first; then who has reached another one: where
+        // two sides do not see each other, few see both, and each that is found by chance is good for all.
+        let of_another = self.inquiries.voucher.filter(|id| is_fit(id));
+        for voucher in of_another.into_iter().chain(self.table.voucher(subject)).filter(|id| self.is_active(*id)) {
             fit.retain(|id| *id != voucher);
             fit.insert(0, voucher);
         }
@@ -416,7 +420,15 @@ impl Node {
                 }
             }
         } else if is_patient && (inquiry.tcp == Tcp::Stalled || stalls > 0) {
-            self.wait_for_stalled(now, subject);
+            // Witnesses may speak of a process that has ended since. This node's own call is newer: it waits for it, and
+            // when that is refused, asks on, once a round. If it waited for the process as soon as a witness says so, its
+            // own call would have it look again, to be told the same: as fast as packets travel.
+            match inquiry.tcp {
+                Tcp::Pending => {}
+                Tcp::Refused if elapsed_us < round_us * 3 / 4 => {}
+                Tcp::Refused => self.look_again(now, subject, 0),
+                Tcp::NotTried | Tcp::Silent | Tcp::Stalled => self.wait_for_stalled(now, subject),
+            }
         } else if is_alone {
             if open_us >= self.config.alone_timeout_ms * 1_000 && elapsed_us >= round_us * 3 / 4 {
                 self.advance(now, subject);

@@ -229,6 +229,8 @@ pub enum Command {
     Away(u16),
     /// Take in decisions that [`Node::handle_orders`](super::Node::handle_orders) has signed and that are on the disk now.
     Decided(Vec<SignedDecision>),
+    /// The scheduler on this node leads in that term; none: it does not.
+    Lead(Option<u64>),
     /// Say something else of this node; refused without a word if it breaks a limit.
     Describe(Box<Details>),
     /// This node has a new certificate, perhaps with another role.

@@ -138,8 +138,11 @@ impl Node {
         }
         let me = self.identity();
         self.renew(now, me);
-        // It may remember a generation above ours: a full exchange tells.
-        self.start_sync(by.addr, Some(by.id));
+        // It may remember a generation above ours: a full exchange tells. Not without a new life: the exchange ends in an
+        // announcement, and the same life would be turned away again, and so on as fast as packets travel.
+        if self.identity() != me {
+            self.start_sync(by.addr, Some(by.id));
+        }
     }
 
     /// From now on this node is at `addr`: the same node in a new life.

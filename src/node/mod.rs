@@ -114,7 +114,9 @@ pub struct Node {
     incarnation: u16,
 
     spread: Spread<NodeId>,
-    spread_armed: bool,
+    /// When the next round of rumours is due, if one is; an earlier timer is left over. And when the last one was.
+    spread_due_us: Option<u64>,
+    spread_us: u64,
     decisions: Decisions,
     decision_news: Spread<Slot>,
     /// When this node last decided something.
@@ -183,7 +185,7 @@ impl Node {
         rng.fill_bytes(&mut channel_seed);
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
-        let envelope = RecordEnvelope::new(id, Version { generation, seq: 1 }, &record);
+        let envelope = records::own_envelope(&config, id, Version { generation, seq: 1 }, &record);
         let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
         let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
@@ -206,7 +208,8 @@ impl Node {
             seq: 1,
             incarnation: 0,
             spread: Spread::default(),
-            spread_armed: false,
+            spread_due_us: None,
+            spread_us: 0,
             decisions: Decisions::default(),
             decision_news: Spread::default(),
             decided_at: Hlc::default(),
@@ -383,6 +386,12 @@ impl Node {
                     self.take_decision(now, signed, true);
                 }
             }
+            Command::Lead(term) => {
+                if term != self.record.details.leader_term {
+                    let before = self.own_member();
+                    self.update_own_record(now, before, |record| record.details.leader_term = term);
+                }
+            }
             Command::Describe(details) => {
                 if *details != self.record.details && details.validate().is_ok() {
                     let before = self.own_member();
@@ -447,7 +456,7 @@ impl Node {
     // ---- shared by the parts -------------------------------------------------------------------------------------
 
     fn handle_payload(&mut self, now: Now, sender: NodeId, payload: &[u8], len: usize) -> Result<(), DropCause> {
-        if self.decisions.removal(sender).is_some() {
+        if self.is_removed(sender) {
             return Err(DropCause::Removed);
         }
         let sections = datagram::sections(payload).map_err(|_| DropCause::Malformed)?;

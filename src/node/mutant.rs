@@ -58,6 +58,28 @@ mutants! {
     TrustUnsigned = "trust-unsigned",
     /// Decisions are not passed on.
     HoardDecisions = "hoard-decisions",
+    /// An older decision replaces a newer one.
+    OlderDecision = "older-decision",
+    /// A decision may be from any time.
+    AnyTime = "any-time",
+    /// Others' decisions are not written to the disk.
+    SkipKeep = "skip-keep",
+    /// Whoever has joined is said to know what was decided before it asked.
+    HastyJoin = "hasty-join",
+    /// Decisions are not compared.
+    NoComparison = "no-comparison",
+    /// Whoever is asked says that it has everything.
+    YesMan = "yes-man",
+    /// A new decision is not told to listeners.
+    SecretDecision = "secret-decision",
+    /// The clock that dates decisions follows the wall clock alone.
+    WallClock = "wall-clock",
+    /// A node that was removed is listened to.
+    HearRemoved = "hear-removed",
+    /// A demoted manager's decisions count as before.
+    TrustDemoted = "trust-demoted",
+    /// A member's listing does not follow what is decided about it.
+    StaleListing = "stale-listing",
 }
 
 impl Config {
@@ -71,6 +93,21 @@ impl Config {
         #[cfg(not(feature = "mutants"))]
         {
             let _ = mutant;
+            false
+        }
+    }
+}
+
+impl Config {
+    /// Does this node write as a later version might?
+    #[inline]
+    pub(super) const fn is_later(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        {
+            self.is_later_version
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
             false
         }
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::identity::Identity;
 use super::lives::is_plausible;
 use super::stats::Kind;
-use super::table::{Member, Swim};
+use super::table::{Change, Member, Swim};
 use super::timers::Timer;
-use super::{Cause, Mutant, Node, Now, Purpose};
+use super::{Cause, Config, Mutant, Node, Now, Purpose};
 use crate::record::{NodeId, NodeRecord, Status, Version};
 use crate::wire::datagram::{RecordEnvelope, SECTION_HEADER_BYTES, STUB_BYTES_MAX, Writer};
 use crate::wire::exchange::{Liveness, Request};
@@ -25,13 +25,19 @@ const FETCH_PATIENCE_MS: u64 = 3_000;
 /// Nodes asked at once, at most.
 const WANTED_AT_ONCE: usize = 16;
 
+/// This node's record, ready to travel.
+pub(super) fn own_envelope(config: &Config, id: NodeId, version: Version, record: &NodeRecord) -> RecordEnvelope {
+    let envelope = RecordEnvelope::new(id, version, record);
+    if config.is_later() { envelope.as_later() } else { envelope }
+}
+
 impl Node {
     /// Changes what this node says of itself and tells everybody; `old` is this node before the change.
     pub(super) fn update_own_record(&mut self, now: Now, old: Member, change: impl FnOnce(&mut NodeRecord)) {
         change(Arc::make_mut(&mut self.record));
         let Identity { id, generation, .. } = self.identity();
         self.seq = if self.envelope.version.generation == generation { self.seq + 1 } else { 1 };
-        self.envelope = RecordEnvelope::new(id, Version { generation, seq: self.seq }, &self.record);
+        self.envelope = own_envelope(&self.config, id, Version { generation, seq: self.seq }, &self.record);
         let new = self.own_member();
         self.tell(Cause::Own, Some(Box::new(old)), Some(Box::new(new)));
         self.rumour(now, id);
@@ -50,10 +56,14 @@ impl Node {
         if !self.table.is_record_news(envelope) {
             return;
         }
+        let generation = self.table.envelope(owner).map_or(u64::MAX, |known| known.version.generation);
         match self.table.apply_record(now.unix_ms, envelope.clone()) {
             Err(_) => self.stats.records_refused += 1,
             Ok(change) => {
                 if let Some(change) = change {
+                    if envelope.version.generation > generation && is_same_process(&change) {
+                        self.table.was_down_falsely(owner, now.mono_us);
+                    }
                     self.changed(now, cause, change);
                 }
                 self.obey_goodbye(now, owner);
@@ -101,14 +111,12 @@ impl Node {
         self.arm_spread(now);
     }
 
-    /// Adds to a datagram the rumours that fit: records, then decisions.
-    pub(super) fn add_rumours(&mut self, writer: &mut Writer) {
+    /// Adds to a datagram the rumours that fit: records, then decisions. Says how many decisions.
+    pub(super) fn add_rumours(&mut self, writer: &mut Writer) -> usize {
         if !self.spread.is_empty() {
             self.add_records(writer);
         }
-        if !self.decision_news.is_empty() {
-            self.add_decisions(writer);
-        }
+        if self.decision_news.is_empty() { 0 } else { self.add_decisions(writer) }
     }
 
     fn add_records(&mut self, writer: &mut Writer) {
@@ -179,17 +187,20 @@ impl Node {
     }
 
     pub(super) fn spread_timer(&mut self, now: Now) {
-        self.spread_armed = false;
+        if self.spread_due_us.take_if(|due_us| *due_us <= now.mono_us).is_none() {
+            return;
+        }
+        self.spread_us = now.mono_us;
         for to in self.choose(self.config.fanout) {
-            self.send_rumours(to);
-            self.send_decisions(to);
+            let decisions = self.next_decisions();
+            let told = self.send_rumours(to);
+            self.send_decisions(to, decisions.get(told..).unwrap_or_default());
         }
         // With nobody to tell, rumours wait until somebody is there.
         if !self.spread.is_empty() || !self.decision_news.is_empty() {
-            self.spread_armed = true;
             // A few rumours hurry; many would only crowd each other.
             let hurry = if self.spread.len() + self.decision_news.len() <= HURRIED_MAX { 4 } else { 1 };
-            self.timers.submit(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry, Timer::Spread);
+            self.spread_by(now.mono_us + self.config.gossip_interval_ms * 1_000 / hurry);
         }
     }
 
@@ -237,4 +248,10 @@ impl Node {
         self.write_records(&mut writer, known.iter());
         self.send_payload(to, Kind::Records, writer);
     }
+}
+
+/// Was the record written by the process that wrote the one before?
+fn is_same_process(change: &Change) -> bool {
+    let started = |member: &Member| member.record.as_ref().map(|record| record.started_generation);
+    change.old.as_ref().and_then(started).is_some_and(|before| started(&change.new) == Some(before))
 }

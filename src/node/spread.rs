@@ -37,12 +37,18 @@ impl<K: Ord + Clone> Spread<K> {
 
     /// The first `count` of [`Spread::next`] were sent once.
     pub(super) fn told(&mut self, count: usize) {
-        let told: Vec<_> = self.order.iter().take(count).cloned().collect();
-        for (Reverse(left), key) in told {
-            self.stop(&key);
+        let told: Vec<_> = self.next().take(count).cloned().collect();
+        self.told_of(&told);
+    }
+
+    /// These were sent once.
+    pub(super) fn told_of(&mut self, keys: &[K]) {
+        for key in keys {
+            let Some(left) = self.left.get(key).copied() else { continue };
+            self.stop(key);
             if left > 1 {
                 self.left.insert(key.clone(), left - 1);
-                self.order.insert((Reverse(left - 1), key));
+                self.order.insert((Reverse(left - 1), key.clone()));
             }
         }
     }

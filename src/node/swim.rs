@@ -233,16 +233,20 @@ impl Node {
         self.send_payload(to, kind, writer);
     }
 
-    /// Sends records, as many as fit.
-    pub(super) fn send_rumours(&mut self, to: Identity) {
+    /// Sends records and decisions, as many as fit. Says how many decisions.
+    pub(super) fn send_rumours(&mut self, to: Identity) -> usize {
         let mut writer = Writer::new(self.config.payload_bytes_max());
-        self.add_rumours(&mut writer);
+        let told = self.add_rumours(&mut writer);
         self.send_payload(to, Kind::Records, writer);
+        told
     }
 
-    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, writer: Writer) {
+    pub(super) fn send_payload(&mut self, to: Identity, kind: Kind, mut writer: Writer) {
         if writer.is_empty() || self.silent {
             return;
+        }
+        if self.config.is_later() {
+            writer.later();
         }
         if let Ok(mut bytes) = self.channel.seal(to.id, &writer.finish()) {
             if self.config.has(Mutant::LongDatagram) && bytes.len() > self.config.datagram_bytes_max / 2 {
@@ -365,7 +369,7 @@ impl Node {
     /// May anything be believed of such an identity?
     pub(super) fn is_acceptable(&self, now: Now, identity: &Identity) -> bool {
         super::sync::is_usable(identity.addr)
-            && self.decisions.removal(identity.id).is_none()
+            && !self.is_removed(identity.id)
             && is_plausible(now, identity.generation)
             && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
     }

@@ -253,6 +253,11 @@ impl Node {
         purpose: Purpose,
         outcome: Result<(Peer, &[u8]), ExchangeError>,
     ) {
+        // Whoever was removed has no say any more, except that this node was.
+        let is_wrong = |(peer, bytes): &(Peer, &[u8])| {
+            self.is_removed(peer.id) && !matches!(Reply::from_bytes(bytes), Ok(Reply::Removed(_)))
+        };
+        let outcome = outcome.and_then(|from| if is_wrong(&from) { Err(ExchangeError::WrongPeer) } else { Ok(from) });
         if let Purpose::Inquiry(_) | Purpose::Errand(..) = purpose {
             if outcome.is_ok() {
                 self.heard(now);
@@ -302,7 +307,13 @@ impl Node {
             None => self.table.get(peer.id).map(|member| member.swim.identity.addr),
         };
         match known.filter(|_| decisions != self.decisions.digest().to_be_bytes()) {
-            Some(addr) => self.ask_for_decisions(peer, addr),
+            Some(_) if self.config.has(Mutant::NoComparison) => self.has_synced(peer),
+            Some(addr) => {
+                if self.config.has(Mutant::HastyJoin) {
+                    self.has_synced(peer);
+                }
+                self.ask_for_decisions(peer, addr);
+            }
             None => self.has_synced(peer),
         }
     }

@@ -114,6 +114,8 @@ const REFUSALS_IGNORED_US: u64 = 1_000_000;
 
 /// Errors about one node that are remembered, at most.
 const ERRORS_MAX: u32 = 16;
+/// What a false verdict counts, at least: so many more rounds before the next one.
+const FALSE_DOWN_ERRORS: u32 = 3;
 /// After this long, half of them are forgiven, in microseconds.
 const ERRORS_HALVED_US: u64 = 60_000_000;
 
@@ -392,6 +394,16 @@ impl Table {
     pub(super) fn was_wrong_about(&mut self, id: NodeId, now_us: u64, was_down: bool) {
         let errors = self.errors_about(id, now_us);
         let count = if was_down { errors + 1 } else { 2 * errors }.clamp(1, ERRORS_MAX);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.record_of_errors.count = count;
+            entry.record_of_errors.last_us = now_us;
+        }
+    }
+
+    /// It took a new life without having been started again: it was alive when it was declared down, and what misled one
+    /// observer then (a bridge that it did not ask) will mislead the others.
+    pub(super) fn was_down_falsely(&mut self, id: NodeId, now_us: u64) {
+        let count = self.errors_about(id, now_us).max(FALSE_DOWN_ERRORS);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.record_of_errors.count = count;
             entry.record_of_errors.last_us = now_us;

@@ -311,6 +311,45 @@ fn a_witness_says_at_once_what_it_knows_already() {
 }
 
 #[test]
+fn a_witness_passes_on_a_refutation_that_the_asker_has_not_heard() {
+    let mut pair = Pair::new();
+    let generation = identity(3).generation;
+    pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
+    let doubt = Some(Doubt { generation, incarnation: 0 });
+    let ask = |nonce| check(Check::Ask { nonce, subject: id(3), generation, doubt, window_ms: 100 });
+    let effects = pair.hear(&ask(1));
+    assert_eq!(pair.checks_to_member(effects), [], "it has to ask first");
+    pair.gossip(&[Update::new(identity(3), 1, State::Alive)]);
+    let refuted = |nonce| [Check::Tell { nonce, testimony: Testimony::Heard { generation, incarnation: 1 } }];
+    let effects = pair.hear(&ask(2));
+    assert_eq!(pair.checks_to_member(effects), refuted(2), "to another question at once");
+    let soon = Now { mono_us: NOW.mono_us + 20_000, ..NOW };
+    pair.node.handle_timeout(soon);
+    let effects = drain(&mut pair.node);
+    assert!(pair.checks_to_member(effects).ends_with(&refuted(1)), "and to the one that is under way");
+}
+
+#[test]
+fn a_new_life_of_the_same_process_was_declared_down_falsely() {
+    let mut pair = Pair::new();
+    let mut renew = |seq: u64, started_generation: u64| {
+        let renewed = Identity { generation: identity(2).generation + seq, ..identity(2) };
+        pair.gossip(&[Update::new(renewed, 0, State::Alive)]);
+        let version = Version { generation: renewed.generation, seq: 1 };
+        let mut writer = Writer::new(1_000);
+        writer.records(
+            [&RecordEnvelope::new(id(2), version, &NodeRecord { started_generation, ..record(2) })].into_iter(),
+        );
+        pair.hear(&writer.finish());
+        pair.node.table.errors_about(id(2), NOW.mono_us)
+    };
+    let first = identity(2).generation;
+    assert_eq!(renew(1, first + 1), 0, "it was started again");
+    assert_eq!(renew(2, first + 1), 3);
+    assert_eq!(renew(3, first + 1), 3);
+}
+
+#[test]
 fn an_answer_tells_the_life_and_refutes_a_doubt_about_it() {
     let mut pair = Pair::new();
     let Identity { generation, .. } = identity(1);
@@ -337,6 +376,30 @@ fn a_node_held_for_down_takes_a_new_life_once() {
     let renewed = pair.node.identity();
     pair.hear(&check(Check::HeldDown { generation }));
     assert_eq!(pair.node.identity(), renewed);
+}
+
+#[test]
+fn whoever_may_not_renew_does_not_argue() {
+    let mut pair = Pair::new();
+    let turn_undead = |node: &Node| {
+        let header =
+            Header { src: identity(2), src_incarnation: 0, dst: node.identity(), message: Message::TurnUndead };
+        let mut writer = Writer::new(1_000);
+        assert!(writer.swim(&Packet { header, updates: Vec::new() }.to_wire(1_000)));
+        writer.finish()
+    };
+    let exchanges = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Exchange { .. })).count();
+    let mut renewals = 0;
+    for _ in 0..100 {
+        let payload = turn_undead(&pair.node);
+        let effects = pair.hear(&payload);
+        let has_renewed = pair.node.stats().renewals > renewals;
+        renewals = pair.node.stats().renewals;
+        // The exchange ends in an announcement, to which another "you are down" is the answer.
+        assert_eq!(exchanges(&effects), usize::from(has_renewed));
+        assert!(has_renewed || effects.is_empty(), "{effects:?}");
+    }
+    assert!((1..100).contains(&renewals), "{renewals}");
 }
 
 #[test]

@@ -70,6 +70,14 @@ impl RecordEnvelope {
         Ok(record)
     }
 
+    /// As a later version would write it: the next format, with a field more.
+    #[must_use]
+    pub fn as_later(mut self) -> Self {
+        self.body.splice(..1, [RECORD_FORMAT + 1]);
+        self.body.push(7);
+        self
+    }
+
     /// Within limits, and of a format that this version does not know?
     pub fn is_of_later_format(&self) -> bool {
         self.body.len() <= crate::record::NODE_RECORD_BYTES_MAX
@@ -220,6 +228,11 @@ impl Writer {
     /// Room for one more section's body.
     pub fn room(&self) -> usize {
         self.cap.saturating_sub(self.out.len() + SECTION_HEADER_BYTES)
+    }
+
+    /// Adds a section that only a later version knows, if it fits.
+    pub fn later(&mut self) {
+        self.section(u8::MAX, b"of a later version");
     }
 
     /// Adds foca's packet; `false` when it does not fit (nothing is written then).

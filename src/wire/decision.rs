@@ -153,6 +153,15 @@ fn signed_text(cluster: ClusterId, body: &[u8]) -> Vec<u8> {
 impl SignedDecision {
     /// Signs a decision.
     pub fn sign(decision: &Decision, cluster: ClusterId, credential: &Credential) -> Self {
+        Self::sign_as(DECISION_FORMAT, decision, cluster, credential)
+    }
+
+    /// Signs a decision as a later version would: in the next format, with a field more.
+    pub fn sign_as_later(decision: &Decision, cluster: ClusterId, credential: &Credential) -> Self {
+        Self::sign_as(DECISION_FORMAT + 1, decision, cluster, credential)
+    }
+
+    fn sign_as(format: u8, decision: &Decision, cluster: ClusterId, credential: &Credential) -> Self {
         let Decision { subject, verdict, reason, deadline_ms, stamp } = decision;
         let (register, name) = numbered(&verdict.register());
         let value = match verdict {
@@ -163,9 +172,12 @@ impl SignedDecision {
             Verdict::Removed | Verdict::Other(..) => Vec::new(),
         };
         let (subject, stamp, deadline_ms) = (*subject, *stamp, *deadline_ms);
-        let mut body = vec![DECISION_FORMAT];
+        let mut body = vec![format];
         let fields = Body { subject, register, name, stamp, reason: reason.clone(), deadline_ms, value };
         codec::encode_into(&fields, &mut body);
+        if format > DECISION_FORMAT {
+            body.push(7);
+        }
         let signature = credential.sign(&signed_text(cluster, &body));
         Self { body, signature, certificate: Arc::clone(credential.certificate()) }
     }

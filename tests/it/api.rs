@@ -174,6 +174,7 @@ fn the_daemon_describes_its_api() {
         "/v1/join-tokens/{role}/rotate",
         "/v1/members/{reference}/update",
         "/v1/members/{reference}/remove",
+        "/v1/leader",
         "/v1/self/metadata",
         "/v1/decisions",
         "/v1/health",
@@ -349,7 +350,11 @@ fn writing_is_for_root_and_who_is_named() {
         &["join-token", "worker", "--rotate"],
         &["join-token", "manager", "--revoke"],
         &["join", "--token", &token, "127.0.0.1:9"],
+        &["node", "update", "--availability", "drain", "self"],
+        &["node", "rm", "--force", "self"],
+        &["metadata", "a=b"],
     ] {
+        // R18.
         as_user(&node, NOBODY, args).refused(1, refused);
     }
     assert!(node.own().cluster.is_some());

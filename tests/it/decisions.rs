@@ -137,7 +137,9 @@ fn the_last_manager_stays_one_and_a_demoted_one_forgets_the_key() {
     let stored = |node: &Node| std::fs::read_to_string(node.state_dir().join("cluster.json")).unwrap();
     let has_key = |node: &Node| stored(node).contains("ca_key");
     wait_for("two to have the key", || if has_key(&nodes[1]) { Ok(()) } else { Err(String::new()) });
-    nodes[1].ctl(&["node", "demote", "one"]).ok();
+    let demoted = nodes[1].ctl(&["node", "demote", "one"]);
+    assert_eq!((demoted.code, demoted.out.as_str()), (0, "Manager one demoted in the cluster.\n"));
+    assert!(demoted.err.contains("has held the cluster's CA key"), "{demoted:?}");
     wait_for("one to have dropped the key", || if has_key(&nodes[0]) { Err(String::new()) } else { Ok(()) });
     nodes[0].ctl(&["node", "update", "--availability", "drain", "three"]).refused(1, &["this node is a worker"]);
     // The new manager admits.
@@ -207,6 +209,30 @@ fn names_that_fit_several_nodes_are_listed() {
     assert_eq!(listed(&nodes[0], &nodes[1]).unwrap().availability, Some(Availability::Drain));
 }
 
+/// A manager that was told of a rotation by gossip alone refuses the old token.
+#[test]
+fn a_rotated_token_is_a_decision_of_the_cluster() {
+    let nodes = cluster(&["one", "two", "three"]);
+    nodes[0].ctl(&["node", "promote", "two"]).ok();
+    let old = wait_for("two to be a manager", || {
+        let ran = nodes[1].ctl(&["join-token", "-q", "worker"]);
+        if ran.code == 0 { Ok(ran.out.trim_end().to_owned()) } else { Err(ran.err) }
+    });
+    nodes[0].ctl(&["join-token", "--rotate", "worker"]).ok();
+    // Workers know of it too, and nothing of the secret.
+    wait_for("three to know", || {
+        let listed: Decisions = serde_json::from_str(&nodes[2].get("/v1/decisions").body).unwrap();
+        let token = listed.decisions.into_iter().find(|decision| decision.register == "join-token");
+        token
+            .map(|token| assert_eq!((token.node, token.key.as_deref()), (None, Some("worker"))))
+            .ok_or_else(String::new)
+    });
+    let newcomer = Node::started("four");
+    let refused = newcomer.try_join(&old, &[&nodes[1].addr().to_string()]);
+    refused.refused(1, &["join token is not valid"]);
+    newcomer.join(&nodes[1], "worker");
+}
+
 #[test]
 fn waiting_says_who_has_not_confirmed() {
     let nodes = cluster(&["one", "two", "three"]);
@@ -235,6 +261,47 @@ fn four_kilobytes_of_metadata_reach_every_node() {
     listed_everywhere(&all, &id, "without", |member| !member.metadata.contains_key("large"));
     nodes[1].kill_and_start();
     assert_eq!(nodes[1].ctl(&["metadata"]).ok(), "slots=7\n");
+}
+
+/// The scheduler says that it leads; its connection is what counts.
+#[test]
+fn the_leader_is_whoever_says_so_in_the_latest_term_and_is_there() {
+    use gossipd::client::{Client, ClientError};
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut nodes = cluster(&["one", "two", "three"]);
+    nodes[0].ctl(&["node", "promote", "two"]).ok();
+    let (first, second) = (nodes[0].id(), nodes[1].id());
+    let is = |status| move |member: &Member| member.manager_status == Some(status);
+    let all: Vec<&Node> = nodes.iter().collect();
+    listed_everywhere(&all, &second, "reachable", is(ManagerStatus::Reachable));
+    let client = |node: &Node| runtime.block_on(Client::connect(node.socket())).unwrap();
+    let refused = |outcome: Result<gossipd::client::Leadership, ClientError>| outcome.err().unwrap().to_string();
+    assert!(refused(runtime.block_on(client(&nodes[2]).lead(1))).contains("only a manager's scheduler leads"));
+
+    let leads = runtime.block_on(client(&nodes[0]).lead(4)).unwrap();
+    listed_everywhere(&all, &first, "leader", is(ManagerStatus::Leader));
+    assert!(nodes[2].ctl(&["members"]).ok().contains(" Leader "));
+    assert!(refused(runtime.block_on(client(&nodes[0]).lead(4))).contains("is published from this node already"));
+    assert!(refused(runtime.block_on(client(&nodes[1]).lead(3))).contains("is not later than term 4"));
+    // A later term wins, though the first still says to lead.
+    let takes_over = runtime.block_on(client(&nodes[1]).lead(5)).unwrap();
+    listed_everywhere(&all, &second, "leader", is(ManagerStatus::Leader));
+    listed_everywhere(&all, &first, "reachable", is(ManagerStatus::Reachable));
+    // Its connection goes: the first still leads.
+    drop(takes_over);
+    listed_everywhere(&all, &second, "reachable", is(ManagerStatus::Reachable));
+    listed_everywhere(&all, &first, "leader", is(ManagerStatus::Leader));
+    // Its node goes.
+    nodes[0].kill();
+    let rest: Vec<&Node> = nodes[1..].iter().collect();
+    listed_everywhere(&rest, &first, "unreachable", is(ManagerStatus::Unreachable));
+    drop(leads);
+    // A later term from the same node ends the earlier one.
+    let mut third = runtime.block_on(client(&nodes[1]).lead(6)).unwrap();
+    let fourth = runtime.block_on(client(&nodes[1]).lead(7)).unwrap();
+    runtime.block_on(third.lost()).unwrap();
+    assert_eq!(fourth.term(), 7);
+    listed_everywhere(&rest, &second, "leader", is(ManagerStatus::Leader));
 }
 
 #[test]

@@ -176,10 +176,10 @@ impl Document {
         }
     }
 
-    /// Checks one line of the stream.
+    /// Checks one line of a stream.
     #[track_caller]
-    pub(crate) fn check_line(&self, line: &Value) {
-        let pointer = ["paths", "/v1/watch", "get", "responses", "200", "content", "application/x-ndjson", "schema"];
+    pub(crate) fn check_line(&self, (method, path): &Operation, line: &Value) {
+        let pointer = ["paths", path, method, "responses", "200", "content", "application/x-ndjson", "schema"];
         self.fits(&pointer, line, "a line");
     }
 

@@ -86,6 +86,7 @@ fn least((_, path): &Operation) -> Value {
     match path.as_str() {
         "/v1/cluster/join" => json!({ "token": token, "remotes": ["127.0.0.1:9"] }),
         "/v1/self/metadata" => json!({ "metadata": {} }),
+        "/v1/leader" => json!({ "term": 1 }),
         _ => json!({}),
     }
 }
@@ -93,25 +94,40 @@ fn least((_, path): &Operation) -> Value {
 /// A stream whose lines are checked.
 struct Lines<'a> {
     api: &'a Api,
+    operation: Operation,
     reader: BufReader<UnixStream>,
     seen: BTreeSet<String>,
 }
 
 impl<'a> Lines<'a> {
+    /// What happens.
     fn open(api: &'a Api, node: &Node, query: &str) -> Self {
-        let target = format!("/v1/watch?heartbeat=1s{query}");
+        Self::of(api, node, ("get", "/v1/watch"), &format!("/v1/watch?heartbeat=1s{query}"), Sent::Nothing)
+    }
+
+    /// A scheduler that leads.
+    fn lead(api: &'a Api, node: &Node, term: u64) -> Self {
+        let body = json!({ "term": term }).to_string();
+        Self::of(api, node, ("post", "/v1/leader"), "/v1/leader", Sent::Fit(&body))
+    }
+
+    fn of(api: &'a Api, node: &Node, (method, path): (&str, &str), target: &str, sent: Sent<'_>) -> Self {
+        let operation = (method.to_owned(), path.to_owned());
+        let body = if let Sent::Fit(body) = sent { body } else { "" };
         let mut stream = UnixStream::connect(node.socket()).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
-        write!(stream, "GET {target} HTTP/1.0\r\nHost: gossipd\r\n\r\n").unwrap();
+        let (method, length) = (method.to_uppercase(), body.len());
+        write!(stream, "{method} {target} HTTP/1.0\r\nHost: gossipd\r\nContent-Length: {length}\r\n\r\n{body}")
+            .unwrap();
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
         }
         let answer = Answer::parse(&head).unwrap();
-        api.document.check(&("get".into(), "/v1/watch".into()), &target, Sent::Nothing, &answer);
+        api.document.check(&operation, target, sent, &answer);
         assert_eq!(answer.status, 200, "{answer:?}");
-        Self { api, reader, seen: BTreeSet::new() }
+        Self { api, operation, reader, seen: BTreeSet::new() }
     }
 
     /// Reads up to the first line of this type and topic, `change decisions`.
@@ -120,7 +136,7 @@ impl<'a> Lines<'a> {
             let mut text = String::new();
             assert!(self.reader.read_line(&mut text).unwrap() > 0, "the end, before {wanted}");
             let line: Value = serde_json::from_str(&text).unwrap();
-            self.api.document.check_line(&line);
+            self.api.document.check_line(&self.operation, &line);
             let topic = line["topic"].as_str().map_or_else(String::new, |topic| format!(" {topic}"));
             let kind = format!("{}{topic}", line["type"].as_str().unwrap());
             let is_it = kind == wanted;
@@ -149,8 +165,9 @@ fn formed(api: &Api, nodes: &[Node; 3]) {
 fn read_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
     let [a, b, _] = nodes;
     for node in [a, b, idle] {
-        let paths = ["/v1/self", "/v1/health", "/metrics", "/openapi.json"];
-        paths.map(|path| api.get(node, path, path));
+        for path in ["/v1/self", "/v1/health", "/metrics", "/openapi.json"] {
+            api.get(node, path, path);
+        }
         api.get(node, "/v1/health", "/v1/health?strict=false");
     }
     let all = api.get(a, "/v1/members", "/v1/members");
@@ -193,7 +210,7 @@ fn decide_all(api: &Api, nodes: &[Node; 3]) {
         api.does(a, "post", rotate, "/v1/join-tokens/manager/rotate", &body);
     }
     let lagged = serde_json::to_value(Line::Lagged(Lagged { told: 1, missed_up_to: 2 })).unwrap();
-    api.document.check_line(&lagged);
+    api.document.check_line(&lines.operation, &lagged);
     let seen: BTreeSet<_> = lines.seen.iter().chain(&again.seen).chain(&resumed.seen).map(String::as_str).collect();
     let all = ["hello", "item members", "item decisions", "synced", "change members", "change decisions", "heartbeat"];
     assert!(seen.is_superset(&all.into()), "{seen:?}");
@@ -201,9 +218,27 @@ fn decide_all(api: &Api, nodes: &[Node; 3]) {
     for (wrong, with) in [("revision", "x".into()), ("node", "short".into()), ("more", 1.into())] {
         let mut line = hello.clone();
         line[wrong] = with;
-        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| api.document.check_line(&line)));
+        let checked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| api.document.check_line(&lines.operation, &line)));
         assert!(checked.is_err(), "{line}");
     }
+}
+
+/// Schedulers that lead, one after the other, and what is said to one that comes too late.
+fn lead_all(api: &Api, nodes: &[Node; 3]) {
+    let [a, b, _] = nodes;
+    let mut first = Lines::lead(api, a, 1);
+    assert_eq!(first.until("leading"), json!({ "type": "leading", "term": 1 }));
+    api.refuses(a, "conflict", "post", "/v1/leader", "/v1/leader", &json!({ "term": 1 }));
+    api.refuses(b, "not-manager", "post", "/v1/leader", "/v1/leader", &json!({ "term": 2 }));
+    first.until("heartbeat");
+    let mut second = Lines::lead(api, a, 2);
+    second.until("leading");
+    first.until("superseded");
+    wait_for("the leader in the listing", || {
+        let listed = api.get(a, "/v1/members/{reference}", "/v1/members/self");
+        if listed["leader_term"] == 2 { Ok(()) } else { Err(listed.to_string()) }
+    });
 }
 
 /// What the present state does not allow.
@@ -339,6 +374,7 @@ fn the_document_is_what_the_daemon_does() {
     read_all(&api, &nodes, &idle);
     misuse_all(&api, &idle);
     decide_all(&api, &nodes);
+    lead_all(&api, &nodes);
     refuse_all(&api, &nodes, &idle);
     crowd(&api, &nodes[0]);
     let guarded = guarded();

@@ -1,10 +1,12 @@
 //! The properties that must hold at every step, by name, in words, with how often each was looked at and what broke it.
 //!
 //! * `membership`: what one node may say of another, given what it said before and what is true;
+//! * `decisions`: what was decided;
 //! * `resources`: sizes, queues, bytes.
 //!
 //! Not here: numbers that a scenario bounds (`figures`).
 
+mod decisions;
 mod membership;
 mod resources;
 
@@ -45,6 +47,14 @@ rules! {
     Events: "events say what was before, in a gap-free order",
     Conflict: "no identity conflict without a clone",
     Persist: "persisted generations grow",
+    A1: "a decision is never lost once another live node has it, nor replaced by an earlier one",
+    A2: "all connected nodes hold the same decisions once it is calm",
+    A3: "only decisions that somebody entitled has signed change anything",
+    A4: "one signer's decisions are dated in the order in which they were made",
+    Decided: "a member is listed with what was decided about it",
+    Joined: "whoever has joined knows what its peer held for decided before",
+    Confirmed: "whoever is told that all have a decision is told the truth",
+    Removed: "nobody lists a node again whose removal it knows",
     D1: "every crash is down at every healthy observer in the end",
     D3: "without loss and slow nodes nobody healthy is suspected",
     D7: "a node that lost everybody says so and accuses nobody",
@@ -96,11 +106,14 @@ impl Checks {
         RULES.iter().any(|(known, name, _)| *known == rule && self.asked.iter().any(|asked| asked == name))
     }
 
-    /// foca has no incarnations, suspicions, goodbyes, health, queues and seals to look at, and its errors are its own.
+    /// foca has no incarnations, suspicions, goodbyes, decisions, health, queues and seals to look at, and its errors are its own.
     const fn applies(&self, rule: Rule) -> bool {
-        use Rule::{Conflict, D3, D7, Foca, M3, M4, M8, M9, M10, Q3};
-        matches!(self.protocol, Protocol::Gossipd)
-            || !matches!(rule, M3 | M4 | M8 | M9 | M10 | Foca | Conflict | D3 | D7 | Q3)
+        use Rule::{
+            A1, A2, A3, A4, Confirmed, Conflict, D3, D7, Decided, Foca, Joined, M3, M4, M8, M9, M10, Q3, Removed,
+        };
+        let of_swim = !matches!(rule, M3 | M4 | M8 | M9 | M10 | Foca | Conflict | D3 | D7 | Q3);
+        let of_decisions = matches!(rule, A1 | A2 | A3 | A4 | Decided | Joined | Confirmed | Removed);
+        matches!(self.protocol, Protocol::Gossipd) || of_swim && !of_decisions
     }
 
     /// Notes one look. `what` is asked only for a failure.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use gossipd::record::{Availability, Role};
 use serde::Deserialize;
 
 use crate::plan::{Disk, Mode, Profile};
@@ -52,6 +53,8 @@ pub struct Start {
     pub contacts: usize,
     /// All know all addresses, and start at once.
     pub warm: bool,
+    /// The first so many hosts are managers.
+    pub managers: usize,
     /// Those start later, one after another.
     pub late: Option<Selector>,
     /// When, in milliseconds.
@@ -60,7 +63,7 @@ pub struct Start {
 
 impl Default for Start {
     fn default() -> Self {
-        Self { stagger_us: 1_000, contacts: 1, warm: false, late: None, late_ms: 0 }
+        Self { stagger_us: 1_000, contacts: 1, warm: false, managers: 1, late: None, late_ms: 0 }
     }
 }
 
@@ -153,6 +156,22 @@ pub struct Act {
     pub moves: bool,
     /// It announces its absence of so many seconds.
     pub announce_s: Option<u16>,
+    /// Who decides; the first host when nothing is said. Each of them does.
+    pub by: Option<Selector>,
+    /// What is decided: an availability.
+    pub availability: Option<Availability>,
+    /// A role.
+    pub role: Option<Role>,
+    /// A label, as `key=value`; `key` alone takes it away.
+    pub label: Option<String>,
+    /// That they are members no more.
+    #[serde(default)]
+    pub remove: bool,
+    /// Why.
+    pub reason: Option<String>,
+    /// The decider waits until all have it.
+    #[serde(default)]
+    pub confirm: bool,
 }
 
 /// An extra machine.

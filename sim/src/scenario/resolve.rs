@@ -7,7 +7,7 @@ use super::select::Cast;
 use super::swizzle;
 use crate::luck::Luck;
 use crate::outcome::Protocol;
-use crate::plan::{Bound, Calm, Effect, Fault, Flap, HostPlan, Mode, Network, Path, Plan, What};
+use crate::plan::{Bound, Calm, Decree, Effect, Fault, Flap, HostPlan, Mode, Network, Path, Plan, Ruling, What};
 
 const MS: u64 = 1_000;
 const SECOND_US: u64 = 1_000_000;
@@ -22,15 +22,21 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
     for (n, extra) in file.extra.iter().enumerate() {
         hosts.push(extra_host(extra, &cast, n)?);
     }
-    let mut faults = Vec::new();
+    let (mut faults, mut decrees) = (Vec::new(), Vec::new());
     for (n, act) in file.act.iter().enumerate() {
-        faults.extend(act_faults(act, &cast, n as u64)?);
+        if act.kind == "decide" {
+            decrees.extend(act_decrees(act, &cast, n)?);
+        } else {
+            faults.extend(act_faults(act, &cast, n as u64)?);
+        }
     }
     let span_us = file.seconds * SECOND_US;
     if file.generate.as_deref() == Some("swizzle") {
         faults.extend(swizzle::faults(luck, file.nodes));
+        decrees.extend(swizzle::decrees(luck, file.nodes, file.start.managers));
     }
-    let calm = calm(&file.calm, &cast, &faults, &hosts, span_us)?;
+    let last_us = decrees.iter().map(|decree| decree.at_us).chain(hosts.iter().map(|host| host.start_us)).max();
+    let calm = calm(&file.calm, &cast, &faults, last_us.unwrap_or_default(), span_us)?;
     let bounds = file.expect.iter().map(|(name, range)| {
         let (at_least, at_most) = match range {
             Range::Most(most) => (None, Some(*most)),
@@ -53,6 +59,7 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
         calm,
         bounds: bounds.collect(),
         faults,
+        decrees,
         hosts,
     })
 }
@@ -75,7 +82,7 @@ fn matrices(wanted_s: &[u64], faults: &[Fault], calm: &Calm, span_us: u64) -> Ve
 }
 
 fn starts(start: &Start, cast: &Cast<'_>) -> Result<Vec<HostPlan>, String> {
-    let Start { stagger_us, contacts, warm, late, late_ms } = start;
+    let Start { stagger_us, contacts, warm, managers, late, late_ms } = start;
     let late = late.as_ref().map_or(Ok(Vec::new()), |late| cast.select(late, "late"))?;
     let mut late_us = late_ms * MS;
     let mut start_us = 0;
@@ -88,6 +95,7 @@ fn starts(start: &Start, cast: &Cast<'_>) -> Result<Vec<HostPlan>, String> {
             contacts: (0..*contacts).filter(|contact| *contact != n).collect(),
             region: cast.region(n),
             warm: *warm,
+            manager: n > 0 && n < *managers,
             ..HostPlan::default()
         }
     };
@@ -109,11 +117,10 @@ fn extra_host(extra: &Extra, cast: &Cast<'_>, n: usize) -> Result<HostPlan, Stri
     })
 }
 
-fn calm(file: &CalmFile, cast: &Cast<'_>, faults: &[Fault], hosts: &[HostPlan], span_us: u64) -> Result<Calm, String> {
+fn calm(file: &CalmFile, cast: &Cast<'_>, faults: &[Fault], last_us: u64, span_us: u64) -> Result<Calm, String> {
     let CalmFile { at_ms, within_ms, mode, core } = file;
     let over_us = faults.iter().map(|fault| fault.until_us.unwrap_or(fault.at_us)).max();
-    let started_us = hosts.iter().map(|host| host.start_us).max().unwrap_or_default();
-    let at_us = at_ms.map_or_else(|| over_us.unwrap_or_default().max(started_us), |ms| ms * MS).min(span_us);
+    let at_us = at_ms.map_or_else(|| over_us.unwrap_or_default().max(last_us), |ms| ms * MS).min(span_us);
     let core = match (mode, core) {
         (Mode::Heal, _) => Vec::new(),
         (Mode::Core, Some(core)) => cast.select(core, "core")?,
@@ -123,6 +130,43 @@ fn calm(file: &CalmFile, cast: &Cast<'_>, faults: &[Fault], hosts: &[HostPlan], 
         }
     };
     Ok(Calm { at_us, within_us: within_ms * MS, mode: *mode, core })
+}
+
+/// The decrees of one act: one, or one about each host when they come one after another.
+fn act_decrees(act: &Act, cast: &Cast<'_>, n: usize) -> Result<Vec<Decree>, String> {
+    let name = format!("act {n}");
+    let about = act.hosts.as_ref().ok_or_else(|| format!("{name}: about whom?"))?;
+    let about = cast.select(about, &name)?;
+    let by = match &act.by {
+        Some(by) => cast.select(by, &format!("{name} by"))?,
+        None => vec![0],
+    };
+    let label = act.label.as_ref().map(|label| match label.split_once('=') {
+        Some((key, value)) => Ruling::Label { key: key.to_owned(), value: Some(value.to_owned()) },
+        None => Ruling::Label { key: label.clone(), value: None },
+    });
+    let all = [
+        act.availability.map(|to| Ruling::Availability { to }),
+        act.role.map(|to| Ruling::Role { to }),
+        label,
+        act.remove.then_some(Ruling::Remove),
+    ];
+    let mut rulings = all.into_iter().flatten();
+    let (Some(ruling), None) = (rulings.next(), rulings.next()) else {
+        return Err(format!("{name}: one thing is decided, an availability, a role, a label, or a removal"));
+    };
+    let decree = |number: u64, about: Vec<usize>| Decree {
+        at_us: (act.at_ms + number * act.each_ms.unwrap_or_default()) * MS,
+        by: by.clone(),
+        about,
+        reason: act.reason.clone(),
+        confirm: act.confirm,
+        ruling: ruling.clone(),
+    };
+    Ok(match act.each_ms {
+        None => vec![decree(0, about)],
+        Some(_) => (0..).zip(about).map(|(number, host)| decree(number, vec![host])).collect(),
+    })
 }
 
 /// The faults of one act: one, or one for each host when they come one after another.
@@ -200,6 +244,7 @@ fn what(act: &Act, path: &Path) -> Result<What, String> {
         "leave" => What::Leave,
         "readdress" => What::Readdress,
         "noise" => What::Noise { every_us: act.every_us },
+        "forge" => What::Forge { every_us: act.every_us },
         "cut" => net(Effect::Cut),
         "loss" => net(Effect::Loss { ppm }),
         "burst" => net(Effect::Burst { enter_ppm, leave_ppm, bad_ppm: ppm }),

@@ -99,6 +99,7 @@ pub(super) fn plan(label: &str, about: &str, name: &str, seed: u64) -> Result<Pl
         calm: Calm { at_us: BACK_US, within_us: 5 * SECOND_US, ..Calm::default() },
         bounds: vec![Bound { name: "conflicts".to_owned(), at_least: None, at_most: Some(0) }],
         faults,
+        decrees: Vec::new(),
         hosts: (0..nodes).map(host).collect(),
     })
 }

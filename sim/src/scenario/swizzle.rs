@@ -1,11 +1,12 @@
 //! A random subset of everything, for ten virtual minutes: swizzle, then calm.
 
+use gossipd::record::{Availability, Role};
 use rand::RngExt;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha12Rng;
 
 use crate::luck::{Luck, Purpose};
-use crate::plan::{Disk, Effect, Fault, Flap, Path, What};
+use crate::plan::{Decree, Disk, Effect, Fault, Flap, Path, Ruling, What};
 
 const SECOND_US: u64 = 1_000_000;
 /// When faults begin, and when the last of them ends.
@@ -15,6 +16,10 @@ const TO_US: u64 = 610 * SECOND_US;
 const KINDS: u32 = 16;
 /// Faults of a run.
 const FAULTS: std::ops::RangeInclusive<u64> = 6..=24;
+/// Decisions of a run.
+const DECREES: std::ops::RangeInclusive<u64> = 4..=32;
+/// Kinds of decisions to choose from.
+const DECREE_KINDS: u32 = 13;
 /// The first so many hosts are known to all.
 const CONTACTS: usize = 3;
 /// Numbers below are taken by written faults.
@@ -25,6 +30,44 @@ pub(super) fn faults(luck: Luck, nodes: usize) -> Vec<Fault> {
     let mut rng = luck.stream(Purpose::Swizzle);
     let count = rng.random_range(FAULTS);
     (0..count).map(|n| fault(FIRST_ID + n, &mut rng, nodes)).collect()
+}
+
+/// What is decided in that run meanwhile, by managers mostly, and by nodes about themselves.
+pub(super) fn decrees(luck: Luck, nodes: usize, managers: usize) -> Vec<Decree> {
+    let mut rng = luck.named(Purpose::Swizzle, "decrees");
+    let count = rng.random_range(DECREES);
+    (0..count).map(|_| decree(&mut rng, nodes, managers)).collect()
+}
+
+fn decree(rng: &mut ChaCha12Rng, nodes: usize, managers: usize) -> Decree {
+    let at_us = rng.random_range(FROM_US..TO_US);
+    let mut by = rng.random_range(0..managers.max(1));
+    let mut about = rng.random_range(0..nodes);
+    let ruling = match rng.random_range(0..DECREE_KINDS) {
+        0..=4 => {
+            let all = [Availability::Active, Availability::Pause, Availability::Drain];
+            Ruling::Availability { to: *all.choose(rng).unwrap_or(&Availability::Drain) }
+        }
+        5..=7 => {
+            let value = rng.random_range(0..4_u32);
+            Ruling::Label { key: "zone".to_owned(), value: (value > 0).then(|| value.to_string()) }
+        }
+        8 => Ruling::Role { to: Role::Manager },
+        9 => {
+            about = rng.random_range(0..managers.max(1));
+            Ruling::Role { to: Role::Worker }
+        }
+        10 => {
+            // Those whose addresses everybody is given stay.
+            about = rng.random_range(CONTACTS.min(nodes - 1)..nodes);
+            Ruling::Remove
+        }
+        _ => {
+            by = about;
+            Ruling::Availability { to: Availability::Drain }
+        }
+    };
+    Decree { at_us, by: vec![by], about: vec![about], reason: None, confirm: rng.random_range(0..2_u32) == 0, ruling }
 }
 
 fn fault(id: u64, rng: &mut ChaCha12Rng, nodes: usize) -> Fault {

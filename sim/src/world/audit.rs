@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use gossipd::record::NodeId;
+use gossipd::record::decision::{Decided, Register, Subject};
+
 use super::World;
 use crate::brain::Brain;
 use crate::host::HostId;
-use crate::view::Row;
+use crate::view::{Row, View};
 
 /// How long an observer may list two active nodes at one address, in microseconds.
 const DOUBLE_US: u64 = 2_000_000;
@@ -26,6 +29,7 @@ impl World {
         let host = self.host(id);
         let Some(node) = &host.node else { return };
         let members = node.members();
+        let has_decisions = host.view.decisions().next().is_some();
         let own = members.iter().find(|member| member.swim.identity.id == host.node_id).map(|own| own.status);
         let theirs: BTreeMap<_, _> = members
             .iter()
@@ -33,9 +37,15 @@ impl World {
             .filter_map(|member| Some((*self.truth.ids.get(&member.swim.identity.id)?, Row::from(member))))
             .collect();
         let wrong = theirs.iter().find(|(number, row)| host.view.get(**number).map(Row::told) != Some(row.told()));
-        let folded = wrong.is_none() && host.view.iter().count() == theirs.len();
+        let folded =
+            wrong.is_none() && host.view.iter().count() == theirs.len() && host.view.folds_to(&node.decisions());
+        let odd = members.iter().find(|member| *member.decided != decided_by(&host.view, member.swim.identity.id));
+        let odd = odd.map(|member| format!("{}: {:?}", member.swim.identity.id, member.decided));
         let (born, members, swim_errors) = (self.truth.born.len(), members.len(), host.totals().swim_errors);
         self.checks.own(id, own);
+        if has_decisions {
+            self.checks.listed_as_decided(id, odd.as_deref());
+        }
         self.checks.listing(id, folded, born, members, swim_errors);
     }
 
@@ -74,4 +84,12 @@ impl World {
             }
         }
     }
+}
+
+/// What a view's decisions amount to for one node; nothing for one that was removed.
+fn decided_by(view: &View, node: NodeId) -> Decided {
+    let about = view.decisions().filter(|(key, _)| key.subject == Subject::Node(node));
+    let all: Vec<_> = about.map(|(_, told)| &told.decision).collect();
+    let is_removed = all.iter().any(|decision| decision.key().register == Register::Removed);
+    if is_removed { Decided::default() } else { Decided::collect(all) }
 }

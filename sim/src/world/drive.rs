@@ -26,6 +26,7 @@ pub(super) enum Happening {
     Transmit { call: u64, leg: Leg, try_no: u32 },
     Deadline { call: u64 },
     GiveUp { host: HostId, life: u64 },
+    Renew { host: HostId, life: u64 },
 }
 
 impl World {
@@ -42,6 +43,7 @@ impl World {
             Happening::Segment { call, leg, try_no, sent_us } => self.segment(call, leg, try_no, sent_us),
             Happening::Transmit { call, leg, try_no } => self.transmit(call, leg, try_no),
             Happening::Deadline { call } => self.deadline(call),
+            Happening::Renew { host, life } => self.renew_role(host, life),
             Happening::GiveUp { host, life } => {
                 if self.host(host).life == life {
                     self.kill(host);
@@ -213,6 +215,10 @@ impl World {
             self.kill(host);
             return Some(result);
         }
+        if self.host(host).is_removed {
+            self.obey_removal(host);
+            return Some(result);
+        }
         if self.handled.is_multiple_of(MIRROR_INPUTS_MIN.max(4 * self.hosts.len() as u64)) {
             self.check_mirror(host);
         }
@@ -253,8 +259,10 @@ impl World {
                 self.host_mut(host).kept.remove(&slot);
             }
             Effect::Event(event) => {
-                if matches!(event, Event::LeaveDone { .. }) {
-                    self.host_mut(host).done = true;
+                match event {
+                    Event::LeaveDone { .. } => self.host_mut(host).done = true,
+                    Event::Removed(_) => self.host_mut(host).is_removed = true,
+                    _ => {}
                 }
                 self.note_event(host, event);
             }

@@ -9,12 +9,12 @@ use gossipd::record::{NodeId, Role};
 use rand::Rng;
 
 use super::World;
+use super::decide::RENEW_US;
 use super::drive::Happening;
 use crate::brain::Brain;
 use crate::host::{self, Host, HostId};
 use crate::luck::Purpose;
 use crate::plan::{Disk, Effect, Path};
-use crate::view::View;
 
 /// How long a node that announced its absence may take until it is ended anyway, in microseconds.
 const AWAY_US: u64 = 2_000_000;
@@ -46,6 +46,11 @@ impl World {
         id
     }
 
+    /// From its next start on, the node on `host` is a manager.
+    pub fn set_manager(&mut self, host: HostId) {
+        self.host_mut(host).role = Role::Manager;
+    }
+
     /// From its next start on, the node on `host` is told where these are.
     pub fn set_contacts(&mut self, host: HostId, contacts: &[HostId]) {
         let contacts = contacts.iter().map(|contact| self.addr(*contact)).collect();
@@ -62,10 +67,12 @@ impl World {
 
     /// Gives `to` a copy of the disk of `from`.
     pub fn copy_disk(&mut self, from: HostId, to: HostId) {
-        let Host { number, node_id, role, contacts, disk, .. } = self.host(from);
-        let (number, node_id, role, contacts, disk) = (*number, *node_id, *role, contacts.clone(), *disk);
+        let Host { number, node_id, role, issued_ms, contacts, disk, kept, .. } = self.host(from);
+        let (number, node_id, contacts, kept) = (*number, *node_id, contacts.clone(), kept.clone());
+        let (role, issued_ms, disk) = (*role, *issued_ms, *disk);
         let clone = self.host_mut(to);
-        (clone.number, clone.node_id, clone.role, clone.disk) = (number, node_id, role, disk);
+        (clone.number, clone.node_id, clone.disk, clone.kept) = (number, node_id, disk, kept);
+        (clone.role, clone.issued_ms) = (role, issued_ms);
         clone.contacts = contacts;
         self.checks.rivals([from, to]);
     }
@@ -75,6 +82,11 @@ impl World {
         let addr = self.addr(from);
         self.new_address(from);
         self.set_address(to, addr);
+    }
+
+    /// Whether somebody kept a copy of its disk when its node learned that it was removed.
+    pub(crate) fn has_copy(&self, host: HostId) -> bool {
+        self.host(host).copy.is_some()
     }
 
     // ---- starting and ending -------------------------------------------------------------------------------------
@@ -124,6 +136,9 @@ impl World {
             Disk::Kept => {}
             Disk::Forgetful => self.host_mut(host).peers.clear(),
             Disk::Old => self.host_mut(host).disk = 0,
+            Disk::Copied => {
+                self.host_mut(host).put_copy_back();
+            }
             Disk::Wiped => {
                 let mut node_id = [0; 16];
                 let name = format!("{host}-{}", self.host(host).life);
@@ -134,7 +149,12 @@ impl World {
                 (target.node_id, target.number, target.disk) = (node_id, number, 0);
                 target.peers.clear();
                 target.kept.clear();
+                (target.issued_ms, target.is_removed) = (0, false);
             }
+        }
+        if self.host(host).is_removed {
+            // Its daemon starts and is in no cluster.
+            return self.host_mut(host).is_up = true;
         }
         self.start(host);
     }
@@ -151,12 +171,18 @@ impl World {
         let (now_us, protocol, cluster_size) = (self.now_us, self.protocol, self.hosts.len());
         let (cluster, keyring, config, luck) = (self.cluster, self.keyring.clone(), self.config.clone(), self.luck);
         let (anchor, host) = (self.issuer.anchor(), self.host(id));
-        let credential = self.issuer.credential(host.node_id, host.role, 0);
+        let credential = self.issuer.credential(host.node_id, host.role, host.issued_ms);
         let host = self.host_mut(id);
         host.is_up = true;
         let now = host.now(now_us);
         host.life += 1;
+        host.started_us = now_us;
         host.disk = host.next_generation(now_us);
+        #[cfg(feature = "mutants")]
+        let config = gossipd::node::Config {
+            is_later_version: config.is_later_version && (id.index() as u64 + host.life).is_multiple_of(2),
+            ..config
+        };
         let start = Start {
             cluster,
             id: host.node_id,
@@ -172,11 +198,12 @@ impl World {
             config,
         };
         let node = Brain::new(protocol, start, cluster_size, now);
-        let view = View::new(node.revision());
-        host.node = Some(node);
+        let view = self.first_view(id, &node);
+        self.host_mut(id).node = Some(node);
         self.living += 1;
         self.living_peak = self.living_peak.max(self.living);
         self.follow_start(id, view);
+        self.see_to_role(id, RENEW_US);
         self.set_alarm(id);
     }
 

@@ -8,16 +8,21 @@
 //! * `exchange`: connections, segment by segment;
 //! * `machine`: starting, stopping, stopping for a while, and whatever else befalls a host;
 //! * `strangers`: bytes that nobody of the cluster sends;
+//! * `decide`: somebody decides something, and what daemons do about it; `rulings`: all that was decided;
+//! * `forge`: decisions that nobody may make;
 //! * `audit`: looks at whole nodes;
 //! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
 //!
 //! Not here: what the network does to a packet (`net`), which faults there are and when (`plan`, `run`).
 
 mod audit;
+mod decide;
 mod drive;
 mod exchange;
+mod forge;
 mod machine;
 mod queue;
+mod rulings;
 mod strangers;
 mod truth;
 
@@ -32,6 +37,7 @@ use rand::Rng;
 use self::drive::Happening;
 use self::exchange::Call;
 use self::queue::Queue;
+pub use self::rulings::{Accepted, Question, Rulings};
 use self::truth::Truth;
 pub use self::truth::{Book, Counts, Watch};
 use crate::authority::Issuer;
@@ -127,6 +133,7 @@ pub struct World {
     trace: Trace,
     checks: Checks,
     truth: Truth,
+    rulings: Rulings,
     book: Book,
     /// Hits of faults on hosts, by their numbers.
     hits: BTreeMap<u64, u64>,
@@ -168,6 +175,7 @@ impl World {
             living_peak: 0,
             trace: Trace::default(),
             truth: Truth::default(),
+            rulings: Rulings::default(),
             book: Book::default(),
             hits: BTreeMap::new(),
             sent: Sent::default(),

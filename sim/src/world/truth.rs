@@ -264,6 +264,7 @@ impl World {
 
     pub(super) fn follow_end(&mut self, host: HostId) {
         let (number, identity) = (self.host(host).number, self.host(host).identity);
+        self.rulings.ended(host);
         let view = &self.host(host).view;
         let (right, suspects) = (view.right, view.suspect());
         self.truth.right -= right;
@@ -374,17 +375,13 @@ impl World {
                 self.checks.revision(observer, follows, revision);
                 self.note_member(observer, old.as_deref(), new.as_deref());
             }
-            Event::Decision { revision, new, .. } => {
-                let follows = self.host_mut(observer).view.follow(revision);
-                self.checks.revision(observer, follows, revision);
-                self.log(observer, || format!("holds for decided: {new:?}"));
-            }
-            Event::Removed(_) => self.log(observer, || "learns that it was removed".to_owned()),
-            Event::Confirmed { nonce } => self.log(observer, || format!("question {nonce} is answered by all")),
+            Event::Decision { revision, old, new, .. } => self.note_decision(observer, revision, old, new),
+            Event::Removed(_) => self.note_removal(observer),
+            Event::Confirmed { nonce } => self.note_confirmed(observer, nonce),
             Event::LeaveDone { acknowledged } => {
                 self.log(observer, || format!("is done leaving, acknowledged: {acknowledged}"));
             }
-            Event::Joined { .. } => self.log(observer, || "has joined".to_owned()),
+            Event::Joined { with } => self.note_joined(observer, with),
             Event::Health(health) => {
                 self.log(observer, || {
                     let words: Vec<_> = health.reasons.iter().map(|reason| reason.word()).collect();
@@ -411,6 +408,9 @@ impl World {
         let Some(&number) = self.truth.ids.get(&id) else {
             return self.checks.unborn(observer, &format!("{id}"));
         };
+        if new.is_some() {
+            self.check_not_removed(observer, number, id);
+        }
         let row = new.map(Row::from);
         let (right, suspects) = (self.is_right(number, row.as_ref()), self.host(observer).view.suspect());
         let before = self.host_mut(observer).view.put(number, row.clone());
@@ -521,7 +521,7 @@ impl World {
             old: old.map(|row| row.status),
             new: new.map(|row| row.status),
             generation: row.identity.generation,
-            subject_runs: born.present == Some(row.identity),
+            subject_runs: born.present == Some(row.identity) && !self.rulings.is_removed(row.identity.id),
             subject_is_healthy: self.host(subject).is_healthy(self.now_us),
             observer_is_healthy: self.host(observer).is_healthy(self.now_us),
         };

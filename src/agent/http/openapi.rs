@@ -87,6 +87,8 @@ problems! {
     OfRotation(true) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Internal];
     /// Of a change of what this node says of itself.
     OfOwn(true) = [BadRequest, Forbidden, Internal];
+    /// Of the scheduler that leads.
+    OfLeader(true) = [BadRequest, Forbidden, NotInCluster, NotManager, Conflict, Internal];
     /// Of a decision about a node.
     OfDecision(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, NotManager, Conflict, Internal];
 }
