@@ -28,6 +28,7 @@ use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, uses_left};
 use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{decide, metrics, rfc3339, unix_ms};
+use crate::api::schema::Word;
 use crate::api::watch::{Line, Topic, WatchQuery};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
@@ -154,7 +155,7 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         description = "Local API of the gossipd daemon, served over a Unix socket. All problems are RFC 9457; a path that there is not answers 404, another method of a path 405. A newer daemon may say more: pass over fields and words that are not listed here."
     ),
     // What only parameters and problems refer to.
-    components(schemas(Problem, Topic)),
+    components(schemas(Problem, Topic, Word)),
     modifiers(&Precise),
     paths(
         get_self,
