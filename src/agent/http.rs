@@ -536,6 +536,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_referred_to_is_there() {
+        let text = document();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let names: Vec<&str> =
+            text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+
+    #[test]
     fn every_answer_is_described_and_problems_have_their_media_type() {
         let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
