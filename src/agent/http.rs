@@ -1,5 +1,6 @@
 //! The local API over HTTP: routes, who may write, and problems as answers. What is said is defined in `api`.
 
+mod networks;
 mod openapi;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use utoipa::OpenApi;
+use utoipa::{Modify as _, OpenApi};
 
 use self::openapi::Precise;
 use super::admission::{decided_token, sync_managers};
@@ -156,7 +157,6 @@ impl FromRequestParts<Arc<Daemon>> for Named {
     ),
     // What only parameters and problems refer to.
     components(schemas(Problem, Topic, Word)),
-    modifiers(&Precise),
     paths(
         get_self,
         list_members,
@@ -182,10 +182,13 @@ struct Document;
 
 /// The OpenAPI document as JSON.
 fn document() -> String {
-    Document::openapi().to_pretty_json().unwrap_or_default()
+    let mut document = Document::openapi();
+    document.merge(networks::Document::openapi());
+    Precise.modify(&mut document);
+    document.to_pretty_json().unwrap_or_default()
 }
 
-/// All routes. The document above lists the same; a test compares them.
+/// The routes of this file. The document above lists the same; a test compares them.
 const ROUTES: [(&str, &str); 18] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
@@ -207,6 +210,10 @@ const ROUTES: [(&str, &str); 18] = [
     ("get", "/metrics"),
 ];
 
+fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.into_iter().chain(networks::ROUTES)
+}
+
 fn router(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/v1/self", get(get_self))
@@ -227,8 +234,9 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/health", get(health))
         .route("/openapi.json", get(openapi_json))
         .route("/metrics", get(metrics_text))
+        .merge(networks::router())
         .fallback(|uri: axum::http::Uri| async move {
-            let known = ROUTES.map(|(_, path)| path.to_owned()).to_vec();
+            let known = routes().map(|(_, path)| path.to_owned()).collect();
             ProblemKind::NotFound.problem(format!("there is no {uri}; see /openapi.json")).with_candidates(known)
         })
         .method_not_allowed_fallback(|| async {
@@ -541,7 +549,7 @@ mod tests {
             .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| (m.clone(), path.clone())))
             .collect();
         documented.sort();
-        let mut routes = ROUTES.map(|(method, path)| (method.to_owned(), path.to_owned())).to_vec();
+        let mut routes: Vec<_> = routes().map(|(method, path)| (method.to_owned(), path.to_owned())).collect();
         routes.sort();
         assert_eq!(documented, routes);
     }
@@ -562,7 +570,7 @@ mod tests {
     fn every_answer_is_described_and_problems_have_their_media_type() {
         let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
-        for (method, path) in ROUTES {
+        for (method, path) in routes() {
             let operation = &document["paths"][path][method];
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("200"), "{method} {path}");

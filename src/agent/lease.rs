@@ -119,7 +119,7 @@ impl Leases {
         })
         .await?;
         let mut held = lock(&self.held);
-        keys.iter().for_each(|key| drop(held.tickets.remove(key)));
+        held.tickets.retain(|key, _| !keys.contains(key));
         drop(held);
         self.changes.send_modify(|count| *count += 1);
         Ok(())

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "agent")]
+use super::schema;
 use crate::record::NodeId;
 use crate::record::network::{EndpointId, EndpointState, NetworkId, Protocol, PublishMode};
 
@@ -16,19 +18,20 @@ use crate::record::network::{EndpointId, EndpointState, NetworkId, Protocol, Pub
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Attachment {
     /// The network.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub network: NetworkId,
     /// What the node calls it.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::NetworkName))]
     pub name: String,
     /// The node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node: NodeId,
     /// Where the node's tunnel ends.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::IpAddress))]
     pub data_path_addr: IpAddr,
     /// The tunnel's hardware address.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HardwareAddress>))]
     pub mac: Option<String>,
     /// The node is down since then.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub owner_down_since: Option<String>,
 }
 
@@ -37,9 +40,9 @@ pub struct Attachment {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Network {
     /// Its name for ever.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: NetworkId,
     /// What this node calls it, or else the attached node with the smallest id.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::NetworkName))]
     pub name: String,
     /// This node is attached: it knows the network's endpoints.
     pub attached: bool,
@@ -56,14 +59,14 @@ pub struct Network {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Conflict {
     /// In which network.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub network: NetworkId,
     /// The address.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::IpAddress))]
     pub address: IpAddr,
     /// Endpoints that claim it for their own, in order: the first has it.
     pub endpoints: Vec<EndpointRef>,
     /// Services that claim it for their virtual address, in order of their ids: the first has it.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::NetworkName>))]
     pub services: Vec<String>,
 }
 
@@ -72,10 +75,8 @@ pub struct Conflict {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct EndpointRef {
     /// The node that it is on.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node: NodeId,
     /// Its id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: EndpointId,
 }
 
@@ -97,16 +98,19 @@ pub struct Networks {
 pub struct AttachRequest {
     /// What it is called; the reference, when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::NetworkName>))]
     pub name: Option<String>,
     /// Where this node's tunnel ends; its data-path address, when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::IpAddress>))]
     pub data_path_addr: Option<IpAddr>,
     /// The tunnel's hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HardwareAddress>))]
     pub mac: Option<String>,
     /// Waits up to this long, "30s", until all nodes know of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub wait: Option<String>,
 }
 
@@ -115,12 +119,11 @@ pub struct AttachRequest {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Seen {
     /// The version that was asked about; null: nothing was to be changed.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::TableVersion>))]
     pub version: Option<String>,
     /// Nodes that have said that they have it; empty when nobody waited.
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub confirmed: Vec<NodeId>,
     /// Nodes that should have it and have not said so in time.
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub unconfirmed: Vec<NodeId>,
 }
 
@@ -141,16 +144,18 @@ pub struct AttachResponse {
 pub struct Service {
     /// What the scheduler calls it; the name, when left out.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::NetworkName>))]
     pub id: Option<String>,
     /// What people call it.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::NetworkName))]
     pub name: String,
     /// Its virtual address.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Ipv4Address>))]
     pub vip_v4: Option<Ipv4Addr>,
     /// Its virtual address.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Ipv6Address>))]
     pub vip_v6: Option<Ipv6Addr>,
 }
 
@@ -186,28 +191,33 @@ const fn ingress() -> PublishMode {
 pub struct EndpointSpec {
     /// Its id. When left out it follows from the task, so that the same task is the same endpoint; without a task it is new.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
     pub id: Option<EndpointId>,
     /// The service that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
     /// The task's name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::NetworkName>))]
     pub task: Option<String>,
     /// Whether it takes traffic; `enabled`, when left out.
     pub state: EndpointState,
     /// Its addresses in the network with their prefix lengths, `10.0.9.5/24`: one at least.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::Cidr>))]
     pub addresses: Vec<String>,
     /// Its hardware address in the network.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HardwareAddress>))]
     pub mac: Option<String>,
     /// Its ports that are reachable from outside.
     pub ports: Vec<Port>,
     /// Further names of its service in the network.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::Alias>))]
     pub aliases: Vec<String>,
     /// Further names of the endpoint alone.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::Alias>))]
     pub task_aliases: Vec<String>,
     /// Whatever else is to be known of it.
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::EndpointLabelKey, String>))]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -216,33 +226,37 @@ pub struct EndpointSpec {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Endpoint {
     /// Its id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: EndpointId,
     /// The network that it is in.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub network: NetworkId,
     /// The node that it is on.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node: NodeId,
     /// The service that it belongs to.
     pub service: Option<Service>,
     /// The task's name.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::NetworkName>))]
     pub task: Option<String>,
     /// Whether it takes traffic.
     pub state: EndpointState,
     /// Its addresses in the network with their prefix lengths.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::Cidr>))]
     pub addresses: Vec<String>,
     /// Its hardware address in the network.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HardwareAddress>))]
     pub mac: Option<String>,
     /// Its ports that are reachable from outside.
     pub ports: Vec<Port>,
     /// Further names of its service in the network.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::Alias>))]
     pub aliases: Vec<String>,
     /// Further names of the endpoint alone.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::Alias>))]
     pub task_aliases: Vec<String>,
     /// Whatever else is to be known of it.
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::EndpointLabelKey, String>))]
     pub labels: BTreeMap<String, String>,
     /// Its node is down since then: whoever routes decides what that means.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub owner_down_since: Option<String>,
 }
 
@@ -286,10 +300,10 @@ pub struct EndpointsRequest {
     /// To be there, as they are here.
     pub set: Vec<EndpointSpec>,
     /// To be there no more.
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub remove: Vec<EndpointId>,
     /// Waits up to this long, "30s", until all nodes attached to the network have it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub wait: Option<String>,
 }
 
@@ -302,6 +316,7 @@ pub struct ReplaceRequest {
     pub endpoints: Vec<EndpointSpec>,
     /// Waits up to this long, "30s", until all nodes attached to the network have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub wait: Option<String>,
 }
 
@@ -352,6 +367,7 @@ pub struct LeaseRequest {
     pub endpoints: Vec<EndpointSpec>,
     /// How long they outlive the connection, so that a program that is started again finds them; "10s", when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub grace: Option<String>,
 }
 

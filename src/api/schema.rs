@@ -54,6 +54,22 @@ texts! {
         format("socket-address"), "10.130.27.207:7946";
     /// IPv4 or IPv6.
     IpAddress = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-f:.]*:[0-9a-f:.]*)$", format("ip-address"), "10.130.27.207";
+    /// IPv4.
+    Ipv4Address = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$", Some(SchemaFormat::KnownFormat(KnownFormat::Ipv4)), "10.0.9.2";
+    /// IPv6.
+    Ipv6Address = "^[0-9a-f:.]*:[0-9a-f:.]*$", Some(SchemaFormat::KnownFormat(KnownFormat::Ipv6)), "fd00:9::2";
+    /// An address with the length of its network's prefix.
+    Cidr = "^[0-9a-f:.]+/[0-9]{1,3}$", None, "10.0.9.5/24";
+    /// EUI-48 in hexadecimal.
+    HardwareAddress = "^[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}$", None, "02:42:0a:00:09:05";
+    /// What people call a network, a service or a task.
+    NetworkName = "^[0-9A-Za-z][0-9A-Za-z_.:/-]{0,127}$", None, "web.1";
+    /// A further name.
+    Alias = "^[0-9A-Za-z][0-9A-Za-z_.:/-]{0,252}$", None, "www";
+    /// A label's key: up to 128 printable ASCII characters without space or '='.
+    EndpointLabelKey = "^[!-<>-~]{1,128}$", None, "com.example/rack";
+    /// A version of a node's table, GENERATION.SEQ.
+    TableVersion = r"^[0-9]{1,20}\.[0-9]{1,20}$", None, "1773324687.4";
     /// SHA-256 of the cluster CA's certificate, as in join tokens: 50 base-36 digits.
     CaDigest = "^[0-6][0-9a-z]{49}$", None, "3ylgl0utl8ifw35xi4f5wzjzwdxpmcrg1jfcx5jg2s6wr1vyi8";
     /// A join token: the digest of the cluster CA's certificate, and a secret.

@@ -89,6 +89,14 @@ problems! {
     OfOwn(true) = [BadRequest, Forbidden, Internal];
     /// Of the scheduler that leads.
     OfLeader(true) = [BadRequest, Forbidden, NotInCluster, NotManager, Conflict, Internal];
+    /// Of a list of tables.
+    OfTables(false) = [NotInCluster, Internal];
+    /// Of a question about networks or endpoints.
+    OfNetwork(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Internal];
+    /// Of a write into this node's tables.
+    OfNetworkWrite(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
+    /// Of a write without a body.
+    OfTurn(false) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of a decision about a node.
     OfDecision(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, NotManager, Conflict, Internal];
 }
