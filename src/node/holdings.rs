@@ -259,6 +259,8 @@ impl Node {
 }
 
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod spread;
 #[cfg(test)]
 mod tests;

@@ -81,7 +81,7 @@ pub(super) struct World {
     rng: ChaCha12Rng,
     pub(super) loss_percent: u32,
     /// Nodes that datagrams do not reach.
-    deaf: BTreeSet<usize>,
+    pub(super) deaf: BTreeSet<usize>,
     pub(super) events: Vec<(u64, usize, Event)>,
 }
 
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// All are members and attached.
-    fn attached(nodes: usize) -> Self {
+    pub(super) fn attached(nodes: usize) -> Self {
         let mut world = Self::new(nodes);
         for n in 0..nodes {
             world.start(n);
@@ -149,11 +149,11 @@ impl World {
         self.flush(n);
     }
 
-    fn stop(&mut self, n: usize) {
+    pub(super) fn stop(&mut self, n: usize) {
         self.nodes[n] = None;
     }
 
-    fn node(&self, n: usize) -> &Node {
+    pub(super) fn node(&self, n: usize) -> &Node {
         self.nodes[n].as_ref().unwrap()
     }
 
@@ -172,14 +172,14 @@ impl World {
         self.flush(n);
     }
 
-    fn write(&mut self, n: usize, write: Write) -> Option<Sight> {
+    pub(super) fn write(&mut self, n: usize, write: Write) -> Option<Sight> {
         let now = self.now();
         let sight = self.node_mut(n).handle_write(now, write).unwrap();
         self.flush(n);
         sight
     }
 
-    fn attach(&mut self, n: usize) -> Option<Sight> {
+    pub(super) fn attach(&mut self, n: usize) -> Option<Sight> {
         let vtep = addr(n).ip();
         self.write(n, Write::Attach { network: net(), name: "front".to_owned(), vtep, mac: None })
     }
