@@ -91,9 +91,9 @@ impl Node {
             let forget = foca::Timer::RemoveDown(old.swim.identity);
             self.drive(now, |foca, out| foca.handle_timer(forget, out));
             self.spread.stop(&id);
-            let status = old.status;
+            let state = old.state();
             self.tell(cause, Some(Box::new(old)), None);
-            self.tables_follow(now, cause, id, (Some(status), None));
+            self.tables_follow(now, cause, id, (Some(state), None));
         }
     }
 }

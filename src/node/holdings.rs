@@ -148,21 +148,31 @@ impl Node {
         now: Now,
         cause: Cause,
         owner: NodeId,
-        (old, new): (Option<Status>, Option<Status>),
+        (old, new): (Option<(Status, u64)>, Option<(Status, u64)>),
     ) {
+        let down_since_ms = |state: Option<(Status, u64)>| state.filter(|(status, _)| *status == Status::Down);
+        let (was_down, is_down) = (down_since_ms(old), down_since_ms(new));
+        let was_down_since_ms = was_down.map(|(_, since_ms)| since_ms);
+        let status = |state: Option<(Status, u64)>| state.map(|(status, _)| status);
+        let (old, new) = (status(old), status(new));
         match new {
             Some(Status::Ready | Status::Suspect) => self.holdings.tables.know(owner),
             Some(Status::Down) if old != Some(Status::Down) => self.holdings.tables.know(owner),
             Some(Status::Down) => {}
             Some(Status::Left) | None => {
                 let cause = if new.is_some() { Cause::Left } else { cause };
-                let outcome = self.holdings.tables.forget(owner);
+                let mut outcome = self.holdings.tables.forget(owner);
+                for change in std::mem::take(&mut outcome.changes) {
+                    self.tell_table(cause, change, (was_down_since_ms, None));
+                }
                 self.settle_tables(now, cause, outcome);
             }
         }
+        if matches!(new, Some(status) if status != Status::Left) {
+            self.mark_tables(cause, owner, was_down_since_ms);
+        }
         // Who has an address depends on who is down.
-        let is_down = |status: Option<Status>| status == Some(Status::Down);
-        if is_down(old) != is_down(new) && !self.holdings.conflicts.is_empty() {
+        if was_down.is_some() != is_down.is_some() && !self.holdings.conflicts.is_empty() {
             let claims = |conflict: &Conflict| match &conflict.claims {
                 Claimants::Endpoints(all) => all.iter().any(|(claimant, _)| *claimant == owner),
                 Claimants::Services(_) => false,
@@ -231,12 +241,43 @@ impl Node {
                 let places = new.addresses.iter().map(|cidr| (name.network, cidr.addr));
                 contested.extend(places.filter(|place| self.holdings.conflicts.contains_key(place)));
             }
-            self.revision += 1;
-            self.effect(Event::Table { revision: self.revision, cause, change }.into());
+            let since = self.down_since_ms(change.owner());
+            self.tell_table(cause, change, (since, since));
         }
         self.note_conflicts(contested);
         for step in news {
             self.settled(now, Sight { scope: step.scope, owner: step.owner, version: step.to() });
+        }
+    }
+
+    fn tell_table(&mut self, cause: Cause, change: Changed, down_since_ms: (Option<u64>, Option<u64>)) {
+        self.revision += 1;
+        self.effect(Event::Table { revision: self.revision, cause, change, down_since_ms }.into());
+    }
+
+    /// Since when a node is down; none: it is not.
+    fn down_since_ms(&self, owner: NodeId) -> Option<u64> {
+        self.table.get(owner).filter(|member| member.status == Status::Down).map(|member| member.since_ms)
+    }
+
+    /// An owner went down or came back: readers of its tables are told.
+    fn mark_tables(&mut self, cause: Cause, owner: NodeId, was_down_since_ms: Option<u64>) {
+        let marks = (was_down_since_ms, self.down_since_ms(owner));
+        if marks.0 == marks.1 {
+            return;
+        }
+        let tables = &self.holdings.tables;
+        let attachments = tables.attachments_of(owner).map(|(network, attachment)| {
+            let attachment = Some(Arc::new(attachment));
+            Changed::Attachment { owner, network, old: attachment.clone(), new: attachment }
+        });
+        let endpoints = tables.endpoints_of(owner).filter_map(|(name, body)| {
+            let endpoint = Some(Arc::new(body.endpoint().ok()?));
+            Some(Changed::Endpoint { name, old: endpoint.clone(), new: endpoint })
+        });
+        let changes: Vec<_> = attachments.chain(endpoints).collect();
+        for change in changes {
+            self.tell_table(cause, change, marks);
         }
     }
 

@@ -223,6 +223,9 @@ pub enum Event {
         cause: Cause,
         /// What.
         change: Changed,
+        /// Since when its owner is down, before and after (milliseconds since the Unix epoch). When the owner goes down or
+        /// comes back, all that is shown of it is told again, with nothing but this changed.
+        down_since_ms: (Option<u64>, Option<u64>),
     },
     /// Others claim an address that belongs to one of them only, or nobody does any more.
     Conflict {

@@ -528,7 +528,7 @@ impl Node {
             self.note_absence(now, id);
         }
         self.react(now, old.as_ref().map(|old| old.swim), new.swim);
-        let statuses = (old.as_ref().map(|old| old.status), Some(new.status));
+        let states = (old.as_ref().map(Member::state), Some(new.state()));
         // An incarnation alone is SWIM's inner matter.
         let visible =
             |member: &Member| (member.status, member.swim.identity, member.record.clone(), member.decided.clone());
@@ -536,7 +536,7 @@ impl Node {
             let cause = cause.seen(old.as_ref(), &new);
             self.tell(cause, old.map(Box::new), Some(Box::new(new)));
         }
-        self.tables_follow(now, cause, id, statuses);
+        self.tables_follow(now, cause, id, states);
         self.adapt_to_size();
     }
 

@@ -73,6 +73,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// Its status, and since when.
+    pub(super) const fn state(&self) -> (Status, u64) {
+        (self.status, self.since_ms)
+    }
+
     /// What it may do: as decided, else as its own record says; none: neither is known.
     pub fn role(&self) -> Option<Role> {
         self.decided.role().or(self.record.as_ref().map(|record| record.role))

@@ -140,6 +140,16 @@ pub enum Changed {
     },
 }
 
+impl Changed {
+    /// Whose it is.
+    pub const fn owner(&self) -> NodeId {
+        match self {
+            Self::Attachment { owner, .. } => *owner,
+            Self::Endpoint { name, .. } => name.owner,
+        }
+    }
+}
+
 /// What an input did.
 #[derive(Debug, Default)]
 pub struct Outcome {

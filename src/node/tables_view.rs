@@ -42,6 +42,13 @@ impl Tables {
             .filter_map(|(owner, network, body)| Some((owner, network, body.attachment().ok()?)))
     }
 
+    /// The attachments of one node, by network.
+    pub fn attachments_of(&self, owner: NodeId) -> impl Iterator<Item = (NetworkId, Attachment)> {
+        let ledger = self.ledger(Scope::Attachments, owner);
+        let all = ledger.into_iter().flat_map(Ledger::iter);
+        all.filter_map(|(key, body)| Some((key.network(), body.attachment().ok()?)))
+    }
+
     /// The endpoints of a network, by owner and id, still encoded.
     pub fn endpoints(&self, network: NetworkId) -> impl Iterator<Item = (EndpointName, &Body)> {
         let ledgers = self.shelf(Scope::Network(network)).into_iter().flat_map(|shelf| &shelf.ledgers);
