@@ -1,5 +1,7 @@
 //! The local API over HTTP: routes, who may write, and problems as answers. What is said is defined in `api`.
 
+mod openapi;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,13 +21,15 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 
+use self::openapi::Precise;
 use super::admission::{decided_token, sync_managers};
 use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, secret_digest, uses_left};
 use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{decide, metrics, rfc3339, unix_ms};
-use crate::api::watch::{Line, WatchQuery};
+use crate::api::schema::Word;
+use crate::api::watch::{Line, Topic, WatchQuery};
 use crate::api::{
     self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
     JoinToken, LeaderLine, LeaderRequest, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata,
@@ -146,7 +150,13 @@ impl FromRequestParts<Arc<Daemon>> for Named {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "gossipd", description = "Local API of the gossipd daemon, served over a Unix socket."),
+    info(
+        title = "gossipd",
+        description = "Local API of the gossipd daemon, served over a Unix socket. All problems are RFC 9457; a path that there is not answers 404, another method of a path 405. A newer daemon may say more: pass over fields and words that are not listed here."
+    ),
+    // What only parameters and problems refer to.
+    components(schemas(Problem, Topic, Word)),
+    modifiers(&Precise),
     paths(
         get_self,
         list_members,
@@ -256,8 +266,7 @@ pub(super) async fn serve_metrics(listener: TcpListener, daemon: Arc<Daemon>, mu
 // ---- reading ---------------------------------------------------------------------------------------------------------
 
 /// This daemon and the cluster it is in.
-#[utoipa::path(get, path = "/v1/self", responses((status = 200, description = "This daemon.", body = SelfInfo), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/self", responses((status = 200, description = "This daemon.", body = SelfInfo), openapi::OfSelf))]
 async fn get_self(State(daemon): App) -> Answer<SelfInfo> {
     let cluster = match daemon.membership() {
         Some(membership) => Some(cluster_info(&membership).await?),
@@ -274,8 +283,7 @@ async fn get_self(State(daemon): App) -> Answer<SelfInfo> {
 
 /// All nodes that this daemon knows, at one revision.
 #[utoipa::path(get, path = "/v1/members", params(MemberFilter),
-    responses((status = 200, description = "The nodes that fit.", body = Members), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "The nodes that fit.", body = Members), openapi::OfList))]
 async fn list_members(
     State(daemon): App,
     RawQuery(query): RawQuery,
@@ -288,9 +296,8 @@ async fn list_members(
 }
 
 /// One node: an id, the unique beginning of one, a unique host name, or `self`.
-#[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path)),
-    responses((status = 200, description = "The node.", body = Member), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/members/{reference}", params(("reference" = String, Path, example = "self")),
+    responses((status = 200, description = "The node.", body = Member), openapi::OfNode))]
 async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Member> {
     let membership = daemon.member()?;
     find(members(&membership).await?.members, &reference).map(Json)
@@ -304,10 +311,7 @@ async fn get_member(State(daemon): App, Named(reference): Named) -> Answer<Membe
 /// blank: `last_heard_ms`, `rtt_us`, `incarnation`, `degraded`.
 #[utoipa::path(get, path = "/v1/watch", params(WatchQuery),
     responses((status = 200, description = "One of these on each line.", body = Line, content_type = "application/x-ndjson"),
-        (status = 410, description = "`since` cannot be resumed from: it is older than the history, of an earlier life of the daemon, or in the future.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many programs watch as may.", body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+        openapi::OfWatch))]
 async fn watch_all(
     State(daemon): App,
     RawQuery(query): RawQuery,
@@ -322,8 +326,7 @@ async fn watch_all(
 #[utoipa::path(get, path = "/v1/health", params(HealthQuery),
     responses((status = 200, description = "It does, or waits for init or join.", body = Health),
         (status = 503, description = "Its protocol task does not answer, or `strict` was asked for and it is degraded.", body = Health),
-        (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+        openapi::OfQuery))]
 async fn health(State(daemon): App, query: Result<Query<HealthQuery>, QueryRejection>) -> Result<Response, Problem> {
     let Query(HealthQuery { strict }) = query.map_err(|error| ProblemKind::BadRequest.problem(error.body_text()))?;
     let health = match daemon.membership() {
@@ -364,24 +367,21 @@ async fn metrics_text(State(daemon): App) -> Response {
 
 /// Found a cluster with this node as its first manager.
 #[utoipa::path(post, path = "/v1/cluster/init", request_body = InitRequest,
-    responses((status = 200, description = "The cluster is founded.", body = InitResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "The cluster is founded.", body = InitResponse), openapi::OfInit))]
 async fn init(State(daemon): App, _: MayWrite, Body(request): Body<InitRequest>) -> Answer<InitResponse> {
     uncancelled(async move { daemon.init(request).await }).await
 }
 
 /// Join a cluster.
 #[utoipa::path(post, path = "/v1/cluster/join", request_body = JoinRequest,
-    responses((status = 200, description = "This node is a member.", body = JoinResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "This node is a member.", body = JoinResponse), openapi::OfJoin))]
 async fn join(State(daemon): App, _: MayWrite, Body(request): Body<JoinRequest>) -> Answer<JoinResponse> {
     uncancelled(async move { daemon.join(request).await }).await
 }
 
 /// Leave the cluster for good.
 #[utoipa::path(post, path = "/v1/cluster/leave", request_body = LeaveRequest,
-    responses((status = 200, description = "This node is a member no more.", body = LeaveResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "This node is a member no more.", body = LeaveResponse), openapi::OfLeave))]
 async fn leave(State(daemon): App, _: MayWrite, Body(request): Body<LeaveRequest>) -> Answer<LeaveResponse> {
     uncancelled(async move { daemon.leave(request.force).await }).await
 }
@@ -418,8 +418,7 @@ async fn token_view(membership: &Membership, role: Role, unconfirmed: Vec<NodeId
 
 /// Replace what programs have attached to this node; all nodes list it.
 #[utoipa::path(put, path = "/v1/self/metadata", request_body = Metadata,
-    responses((status = 200, description = "Stored, and on its way to all nodes.", body = Metadata), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "Stored, and on its way to all nodes.", body = Metadata), openapi::OfOwn))]
 async fn set_metadata(State(daemon): App, _: MayWrite, Body(request): Body<Metadata>) -> Answer<Metadata> {
     uncancelled(async move {
         daemon.set_metadata(request.metadata.clone()).await?;
@@ -432,16 +431,14 @@ async fn set_metadata(State(daemon): App, _: MayWrite, Body(request): Body<Metad
 #[utoipa::path(post, path = "/v1/leader", request_body = LeaderRequest,
     responses((status = 200, description = "One of these on each line, until the connection ends or a later term is published from this node.",
             body = LeaderLine, content_type = "application/x-ndjson"),
-        (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+        openapi::OfLeader))]
 async fn lead(State(daemon): App, _: MayWrite, Body(request): Body<LeaderRequest>) -> Result<Response, Problem> {
     super::lead::lead(&*daemon.member()?, &request).await
 }
 
 /// All decisions that stand.
 #[utoipa::path(get, path = "/v1/decisions",
-    responses((status = 200, description = "The decisions.", body = Decisions), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "The decisions.", body = Decisions), openapi::OfMember))]
 async fn list_decisions(State(daemon): App) -> Answer<Decisions> {
     let membership = daemon.member()?;
     let (revision, decisions) = membership.engine.query(|node| (node.revision(), node.decisions())).await?;
@@ -449,9 +446,8 @@ async fn list_decisions(State(daemon): App) -> Answer<Decisions> {
 }
 
 /// Decide about a node: availability, role, labels. All of it or nothing.
-#[utoipa::path(post, path = "/v1/members/{reference}/update", params(("reference" = String, Path)),
-    request_body = UpdateRequest, responses((status = 200, description = "Decided.", body = UpdateResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/v1/members/{reference}/update", params(("reference" = String, Path, example = "self")),
+    request_body = UpdateRequest, responses((status = 200, description = "Decided.", body = UpdateResponse), openapi::OfDecision))]
 async fn update_member(
     State(daemon): App,
     _: MayWrite,
@@ -462,9 +458,8 @@ async fn update_member(
 }
 
 /// Make a node a member no more, for ever.
-#[utoipa::path(post, path = "/v1/members/{reference}/remove", params(("reference" = String, Path)),
-    request_body = RemoveRequest, responses((status = 200, description = "Decided.", body = RemoveResponse), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/v1/members/{reference}/remove", params(("reference" = String, Path, example = "self")),
+    request_body = RemoveRequest, responses((status = 200, description = "Decided.", body = RemoveResponse), openapi::OfDecision))]
 async fn remove_member(
     State(daemon): App,
     _: MayWrite,
@@ -480,8 +475,7 @@ fn parse_role(text: &str) -> Result<Role, Problem> {
 
 /// Both join tokens. Managers only, and only for callers that may write.
 #[utoipa::path(get, path = "/v1/join-tokens",
-    responses((status = 200, description = "Both tokens.", body = Vec<JoinToken>), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "Both tokens.", body = Vec<JoinToken>), openapi::OfTokens))]
 async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> {
     let membership = daemon.member()?;
     let mut tokens = Vec::new();
@@ -493,16 +487,14 @@ async fn list_tokens(State(daemon): App, _: MayWrite) -> Answer<Vec<JoinToken>> 
 
 /// One join token. Managers only, and only for callers that may write.
 #[utoipa::path(get, path = "/v1/join-tokens/{role}", params(("role" = Role, Path)),
-    responses((status = 200, description = "The token.", body = JoinToken), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "The token.", body = JoinToken), openapi::OfToken))]
 async fn get_token(State(daemon): App, _: MayWrite, Named(role): Named) -> Answer<JoinToken> {
     token_view(&*daemon.member()?, parse_role(&role)?, Vec::new()).await.map(Json)
 }
 
 /// Replace or revoke a join token. Members are not affected.
 #[utoipa::path(post, path = "/v1/join-tokens/{role}/rotate", params(("role" = Role, Path)),
-    request_body = RotateRequest, responses((status = 200, description = "The token.", body = JoinToken), (status = "default", description = "A problem (RFC 9457).", body = Problem,
-            content_type = "application/problem+json")))]
+    request_body = RotateRequest, responses((status = 200, description = "The token.", body = JoinToken), openapi::OfRotation))]
 async fn rotate_token(
     State(daemon): App,
     _: MayWrite,
@@ -555,6 +547,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_referred_to_is_there() {
+        let text = document();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let names: Vec<&str> =
+            text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+
+    #[test]
     fn every_answer_is_described_and_problems_have_their_media_type() {
         let document: serde_json::Value = serde_json::from_str(&document()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
@@ -562,17 +566,19 @@ mod tests {
             let operation = &document["paths"][path][method];
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("200"), "{method} {path}");
-            // Without them: what cannot fail but as a whole.
-            let may_fail = path.starts_with("/v1/");
-            assert_eq!(responses.contains_key("default"), may_fail, "{method} {path}");
+            // Each problem by its status; what cannot fail but as a whole has none.
+            let may_fail = responses.keys().any(|status| status.starts_with('4') || status == "500");
+            assert_eq!(may_fail, path.starts_with("/v1/"), "{method} {path}");
+            assert!(!responses.contains_key("default"), "{method} {path}");
             for (status, response) in responses {
                 let description = response["description"].as_str().unwrap_or_default();
                 assert!(!description.is_empty(), "{method} {path} {status} has no description");
                 let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
                 let expected = match (status.as_str(), path) {
-                    ("default" | "410", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,
-                    (_, "/v1/watch" | "/v1/leader") => api::watch::NDJSON,
-                    (_, "/metrics") => METRICS_TEXT,
+                    ("200", "/v1/watch" | "/v1/leader") => api::watch::NDJSON,
+                    ("200", "/metrics") => METRICS_TEXT,
+                    (status, _) if status.starts_with('4') => api::PROBLEM_JSON,
+                    ("500" | "502", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,
                     _ => "application/json",
                 };
                 assert_eq!(content, [expected], "{method} {path} {status}");

@@ -212,16 +212,14 @@ const fn reason(cause: node::Cause) -> (Cause, Option<NodeId>) {
 /// The comma-separated words of one key of a query.
 ///
 /// # Errors
-/// A word that there is not.
+/// A word that there is not. Nothing is none: whoever asks for no status must not be given all of them.
 pub(super) fn words<T: std::str::FromStr<Err: ToString>>(key: &str, text: Option<&String>) -> Result<Vec<T>, Problem> {
-    text.map_or("", String::as_str)
-        .split(',')
-        .filter(|word| !word.is_empty())
-        .map(|word| {
-            word.parse()
-                .map_err(|e: T::Err| ProblemKind::BadRequest.problem(format!("filter {key}: {}", e.to_string())))
-        })
-        .collect()
+    let bad = |reason: String| ProblemKind::BadRequest.problem(format!("filter {key}: {reason}"));
+    let parse = |word: &str| match word {
+        "" => Err(bad("a value is empty; leave the filter out to have all".to_owned())),
+        word => word.parse().map_err(|error: T::Err| bad(error.to_string())),
+    };
+    text.into_iter().flat_map(|text| text.split(',')).map(parse).collect()
 }
 
 /// Those that fit.
@@ -305,6 +303,16 @@ pub(super) fn find(members: Vec<Member>, reference: &str) -> Result<Member, Prob
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_no_word() {
+        let read = |text: &str| words::<Status>("status", Some(&text.to_owned())).map_err(|problem| problem.detail);
+        assert_eq!(read("ready,down"), Ok(vec![Status::Ready, Status::Down]));
+        assert_eq!(words::<Status>("status", None), Ok(Vec::new()));
+        for text in ["", ",", "ready,", ",ready"] {
+            assert_eq!(read(text), Err("filter status: a value is empty; leave the filter out to have all".to_owned()));
+        }
+    }
 
     #[test]
     fn keys_of_a_query_are_those_of_the_filter() {

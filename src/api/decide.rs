@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Member;
+#[cfg(feature = "agent")]
+use super::schema;
 use crate::record::{Availability, NodeId, Role};
 
 /// A decision that stands.
@@ -12,22 +14,26 @@ use crate::record::{Availability, NodeId, Role};
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Decision {
     /// About which node; none: about the cluster.
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
     pub node: Option<NodeId>,
     /// What was decided: `availability`, `role`, `label`, `removed`, `join-token`; a newer daemon may know others.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Register))]
     pub register: String,
     /// The label's key, or the token's role.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::LabelKey>))]
     pub key: Option<String>,
     /// The value; none for a label that was taken away, and where there is nothing to show.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::LabelValue>))]
     pub value: Option<String>,
     /// The node that signed it.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub by: NodeId,
     /// When, by that node's clock.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Time))]
     pub at: String,
     /// Why.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Reason>))]
     pub reason: Option<String>,
     /// Until when it is to be carried out: for the scheduler.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub deadline: Option<String>,
 }
 
@@ -89,18 +95,22 @@ pub struct UpdateRequest {
     pub role: Option<Role>,
     /// Labels to set.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::LabelValue>))]
     pub labels_add: BTreeMap<String, String>,
     /// Keys of labels to take away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::LabelKey>))]
     pub labels_rm: Vec<String>,
     /// Why; shown with the decision.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Reason>))]
     pub reason: Option<String>,
     /// Until when it is to be carried out: a duration from now ("10m") or RFC 3339. For the scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
     /// Answer when all nodes that are not gone have it, or after this long ("30s", at most 10 minutes).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub wait: Option<String>,
 }
 
@@ -112,7 +122,6 @@ pub struct UpdateResponse {
     pub member: Member,
     /// With `wait`: nodes that had not confirmed the decision when the time was up.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub unconfirmed: Vec<NodeId>,
 }
 
@@ -126,9 +135,11 @@ pub struct RemoveRequest {
     pub force: bool,
     /// Why; shown to the node that is removed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Reason>))]
     pub reason: Option<String>,
     /// As in [`UpdateRequest`].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub wait: Option<String>,
 }
 
@@ -137,10 +148,8 @@ pub struct RemoveRequest {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct RemoveResponse {
     /// The node that was removed.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node_id: NodeId,
     /// With `wait`: nodes that had not confirmed the decision when the time was up.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub unconfirmed: Vec<NodeId>,
 }

@@ -7,25 +7,50 @@
 //! older client reads a newer daemon).
 
 mod decide;
-
-use std::collections::BTreeMap;
+mod problem;
+#[cfg(feature = "agent")]
+pub(crate) mod schema;
 pub mod watch;
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 
+use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize};
 
 pub use self::decide::{
     Decision, Decisions, LeaderLine, LeaderRequest, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse,
 };
+pub use self::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::record::{Availability, ClusterId, NodeId, Role, Status};
 
 /// Where the daemon listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/gossipd/gossipd.sock";
 /// The port of gossip, UDP and TCP, when nobody says otherwise.
 pub const DEFAULT_PORT: u16 = 7946;
-/// Media type of [`Problem`].
-pub const PROBLEM_JSON: &str = "application/problem+json";
+/// Reads a JSON object. serde would take an array for one, field by field.
+///
+/// # Errors
+/// It is something else, or not of type `T`.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(fields))
+        }
+    }
+
+    deserializer.deserialize_map(Fields(PhantomData))
+}
 
 /// Is this daemon in a cluster?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,11 +99,12 @@ impl Degraded {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct SelfInfo {
     /// Its id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: NodeId,
     /// Its host name.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Hostname))]
     pub hostname: String,
     /// Version of the daemon.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub version: String,
     /// In a cluster or not.
     pub state: ClusterState,
@@ -91,24 +117,25 @@ pub struct SelfInfo {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct ClusterInfo {
     /// The cluster's id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: ClusterId,
     /// SHA-256 of the cluster CA's certificate, as in join tokens (base 36).
+    #[cfg_attr(feature = "agent", schema(value_type = schema::CaDigest))]
     pub ca_digest: String,
     /// What this node may do.
     pub role: Role,
     /// This life of the node.
     pub generation: u64,
     /// Where gossip listens.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub listen_addr: SocketAddr,
     /// What others are told.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub advertise_addr: SocketAddr,
     /// Where overlay traffic goes.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::IpAddress))]
     pub data_path_addr: IpAddr,
     /// End of this node's certificate.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Time))]
     pub certificate_expires_at: String,
     /// A full-state exchange with another member has happened since the start, or there is nobody to have it with.
     pub joined: bool,
@@ -131,16 +158,17 @@ pub struct ClusterInfo {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Member {
     /// Its id.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub id: NodeId,
     /// Its host name; none until its record has arrived (as are role, availability, data path, version, platform).
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Hostname>))]
     pub hostname: Option<String>,
     /// Where its gossip is reached.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub address: SocketAddr,
     /// What gossip says of it.
     pub status: Status,
     /// Since when it has that status, by this daemon's clock.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Time))]
     pub since: String,
     /// What was decided about it.
     pub availability: Option<Availability>,
@@ -154,30 +182,36 @@ pub struct Member {
     pub leader_term: Option<u64>,
     /// Its labels.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::LabelValue>))]
     pub labels: BTreeMap<String, String>,
     /// What operators have decided about it, and who did.
     #[serde(default)]
     pub decisions: Vec<Decision>,
     /// Where overlay traffic to it goes.
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::IpAddress>))]
     pub data_path_addr: Option<IpAddr>,
     /// Version of its daemon.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::ShortText>))]
     pub version: Option<String>,
     /// Its operating system and architecture.
     pub platform: Option<Platform>,
     /// When it joined the cluster.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub joined_at: Option<String>,
     /// End of its certificate.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub certificate_expires_at: Option<String>,
     /// What its machine has.
     #[serde(default)]
     pub capacity: Option<Capacity>,
     /// Labels from its own configuration.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::MetadataValue>))]
     pub daemon_labels: BTreeMap<String, String>,
     /// What programs on it have attached to it.
     #[serde(default)]
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::MetadataValue>))]
     pub metadata: BTreeMap<String, String>,
     /// This life of it.
     pub generation: u64,
@@ -215,6 +249,7 @@ pub struct Capacity {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Metadata {
     /// By key.
+    #[cfg_attr(feature = "agent", schema(value_type = BTreeMap<schema::LabelKey, schema::MetadataValue>))]
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -247,8 +282,10 @@ impl ManagerStatus {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Platform {
     /// Operating system.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub os: String,
     /// Architecture.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub arch: String,
 }
 
@@ -269,18 +306,23 @@ pub struct Members {
 pub struct MemberFilter {
     /// Comma-separated statuses.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, min_items = 1, required = false))]
     pub status: Option<String>,
     /// Comma-separated roles.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Role>, style = Form, explode = false, min_items = 1, required = false))]
     pub role: Option<String>,
     /// Comma-separated availabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Availability>, style = Form, explode = false, min_items = 1, required = false))]
     pub availability: Option<String>,
     /// Comma-separated beginnings of host names.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub name: Option<String>,
     /// Comma-separated beginnings of ids.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub id: Option<String>,
 }
 
@@ -293,12 +335,15 @@ pub struct MemberFilter {
 pub struct NodeOptions {
     /// Where gossip listens.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::AddressSpec>))]
     pub listen_addr: Option<String>,
     /// What others are told.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::AddressSpec>))]
     pub advertise_addr: Option<String>,
     /// Where overlay traffic goes (no port).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HostSpec>))]
     pub data_path_addr: Option<String>,
     /// The availability to start with.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -311,9 +356,11 @@ pub struct NodeOptions {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct InitRequest {
     /// Addresses and availability of this node.
+    #[serde(deserialize_with = "object")]
     pub node: NodeOptions,
     /// Validity of the certificates that this cluster issues, "2160h" when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub cert_expiry: Option<String>,
 }
 
@@ -322,17 +369,17 @@ pub struct InitRequest {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct InitResponse {
     /// This node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node_id: NodeId,
     /// The new cluster.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub cluster_id: ClusterId,
     /// Where joiners reach this node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub advertise_addr: SocketAddr,
     /// Token for workers.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::JoinTokenText))]
     pub worker_token: String,
     /// Token for managers.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::JoinTokenText))]
     pub manager_token: String,
 }
 
@@ -342,11 +389,13 @@ pub struct InitResponse {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct JoinRequest {
     /// A join token of the cluster.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::JoinTokenText))]
     pub token: String,
     /// Members to ask, `HOST` or `HOST:PORT` (IPv6 as `[IP]:PORT`); tried in order.
+    #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::RemoteSpec>, min_items = 1))]
     pub remotes: Vec<String>,
     /// Addresses and availability of this node.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub node: NodeOptions,
 }
 
@@ -355,15 +404,13 @@ pub struct JoinRequest {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct JoinResponse {
     /// This node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node_id: NodeId,
     /// The cluster joined.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub cluster_id: ClusterId,
     /// The role that the token gave.
     pub role: Role,
     /// The manager that admitted this node.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub admitted_by: SocketAddr,
     /// Members known after the join, this node included.
     pub nodes: usize,
@@ -393,17 +440,18 @@ pub struct JoinToken {
     /// The role it gives.
     pub role: Role,
     /// `GDTKN-1-…`; none when it was revoked.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::JoinTokenText>))]
     pub token: Option<String>,
     /// Not valid from then on; none: no end.
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Time>))]
     pub expires_at: Option<String>,
     /// Joins left; none: no limit.
     pub uses_left: Option<u32>,
     /// Where joiners reach this manager.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::SocketAddress))]
     pub remote: SocketAddr,
     /// After a change: managers that have not confirmed it yet, and may still accept the old token.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Vec<String>))]
     pub unconfirmed: Vec<NodeId>,
 }
 
@@ -414,9 +462,11 @@ pub struct JoinToken {
 pub struct RotateRequest {
     /// How long it is valid ("24h"), at most 20 years; no end when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::Period>))]
     pub expires: Option<String>,
     /// How many joins it allows; no limit when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", schema(minimum = 1, maximum = 4294967295_u32))]
     pub max_uses: Option<u32>,
     /// Only make the old one invalid: nobody joins with this role until the next rotation.
     pub revoke: bool,
@@ -448,129 +498,6 @@ pub struct Health {
 pub struct HealthQuery {
     /// A degraded daemon answers 503 too: for whoever sends work to it, not for whoever restarts it.
     pub strict: bool,
-}
-
-/// A request was refused or failed (RFC 9457). Unless `detail` says otherwise, nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{detail}")]
-#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
-pub struct Problem {
-    /// What kind of problem, `urn:gossipd:problem:CODE`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// The kind in words.
-    pub title: String,
-    /// What was wrong, with the value, and what to do.
-    pub detail: String,
-    /// Candidates: nodes that an ambiguous name fits, or paths that there are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<String>,
-}
-
-/// The kinds of [`Problem`]: code, HTTP status, title.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// The request cannot be understood. The caller's fault.
-    BadRequest,
-    /// The caller may not do this.
-    Forbidden,
-    /// No such thing.
-    NotFound,
-    /// A name fits several nodes.
-    Ambiguous,
-    /// The daemon is in no cluster.
-    NotInCluster,
-    /// The daemon is in a cluster already.
-    AlreadyInCluster,
-    /// Only managers can do this.
-    NotManager,
-    /// The daemon's present state does not allow it.
-    Conflict,
-    /// The cluster refused: a bad token, for example.
-    Refused,
-    /// No member could be reached.
-    Unreachable,
-    /// The history asked for is not there: the caller takes the snapshot.
-    Gone,
-    /// The daemon serves as many callers as it can. Later it may work.
-    Busy,
-    /// The daemon failed. Its fault.
-    Internal,
-}
-
-impl ProblemKind {
-    /// All kinds.
-    pub const ALL: [Self; 13] = [
-        Self::BadRequest,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::Ambiguous,
-        Self::NotInCluster,
-        Self::AlreadyInCluster,
-        Self::NotManager,
-        Self::Conflict,
-        Self::Refused,
-        Self::Unreachable,
-        Self::Gone,
-        Self::Busy,
-        Self::Internal,
-    ];
-
-    const fn row(self) -> (&'static str, u16, &'static str) {
-        match self {
-            Self::BadRequest => ("bad-request", 400, "bad request"),
-            Self::Forbidden => ("forbidden", 403, "not permitted"),
-            Self::NotFound => ("not-found", 404, "not found"),
-            Self::Ambiguous => ("ambiguous", 409, "ambiguous name"),
-            Self::NotInCluster => ("not-in-cluster", 409, "not in a cluster"),
-            Self::AlreadyInCluster => ("already-in-cluster", 409, "already in a cluster"),
-            Self::NotManager => ("not-manager", 409, "not a manager"),
-            Self::Conflict => ("conflict", 409, "not possible now"),
-            Self::Refused => ("refused", 422, "refused by the cluster"),
-            Self::Unreachable => ("unreachable", 502, "no member reached"),
-            Self::Gone => ("gone", 410, "history not there"),
-            Self::Busy => ("busy", 503, "too busy"),
-            Self::Internal => ("internal", 500, "internal error"),
-        }
-    }
-
-    /// The last part of [`Problem::kind`].
-    pub const fn code(self) -> &'static str {
-        self.row().0
-    }
-
-    /// The HTTP status.
-    pub const fn status(self) -> u16 {
-        self.row().1
-    }
-
-    /// The problem with its detail.
-    pub fn problem(self, detail: impl Into<String>) -> Problem {
-        let (code, status, title) = self.row();
-        Problem {
-            kind: format!("urn:gossipd:problem:{code}"),
-            status,
-            title: title.to_owned(),
-            detail: detail.into(),
-            candidates: Vec::new(),
-        }
-    }
-}
-
-impl Problem {
-    /// Which kind it is; none when a newer daemon made it.
-    pub fn known_kind(&self) -> Option<ProblemKind> {
-        let code = self.kind.strip_prefix("urn:gossipd:problem:")?;
-        ProblemKind::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-
-    /// Adds candidates.
-    #[must_use]
-    pub fn with_candidates(self, candidates: Vec<String>) -> Self {
-        Self { candidates, ..self }
-    }
 }
 
 #[cfg(test)]

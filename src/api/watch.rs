@@ -28,6 +28,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "agent")]
+use super::schema;
 use super::{Decision, Member};
 use crate::record::{NodeId, Status};
 
@@ -94,6 +96,7 @@ impl FromStr for Topic {
 pub struct WatchQuery {
     /// Comma-separated topics; all, when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Topic>, style = Form, explode = false, min_items = 1, required = false))]
     pub topics: Option<String>,
     /// Go on after this revision, without a snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,13 +104,16 @@ pub struct WatchQuery {
     /// Comma-separated statuses. A change is told when the node fits before or after it, so that the reader learns of
     /// nodes that fit no longer.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<Status>, style = Form, explode = false, min_items = 1, required = false))]
     pub status: Option<String>,
     /// Comma-separated labels, `KEY` or `KEY=VALUE`: only nodes that have all of them, before or after a change. Decisions are
     /// told whatever their nodes' statuses and labels are.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub label: Option<String>,
     /// After how long without another line there is a heartbeat, "1s" to "5m"; "15s" when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = schema::Period, required = false))]
     pub heartbeat: Option<String>,
 }
 
@@ -140,9 +146,9 @@ pub enum Line {
 #[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
 pub struct Hello {
     /// The daemon's node. A `since` is worth nothing to another one.
-    #[cfg_attr(feature = "agent", schema(value_type = String))]
     pub node: NodeId,
     /// Version of the daemon.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::ShortText))]
     pub version: String,
     /// As in [`ClusterInfo`](super::ClusterInfo): before the first exchange with another member a list may lack nodes.
     pub joined: bool,
@@ -158,13 +164,14 @@ pub struct Hello {
 pub struct Item {
     /// Topic and value.
     #[serde(flatten)]
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Told))]
     pub what: Object,
 }
 
 /// What an [`Item`] tells, by topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "topic", rename_all = "kebab-case")]
-#[cfg_attr(feature = "agent", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "agent", derive(utoipa::ToSchema), schema(as = Told))]
 pub enum Object {
     /// A node.
     Members {
@@ -196,12 +203,12 @@ pub struct Change {
     /// Its number.
     pub revision: u64,
     /// When the daemon saw it, by its own clock.
+    #[cfg_attr(feature = "agent", schema(value_type = schema::Time))]
     pub time: String,
     /// Why, or how it was heard.
     pub cause: Cause,
     /// Who caused it; none: nobody in particular.
     #[serde(default)]
-    #[cfg_attr(feature = "agent", schema(value_type = Option<String>))]
     pub by: Option<NodeId>,
     /// Topic, and the value before and after.
     #[serde(flatten)]

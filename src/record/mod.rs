@@ -133,6 +133,16 @@ macro_rules! id_type {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
+        #[cfg_attr(
+            feature = "agent",
+            derive(utoipa::ToSchema),
+            schema(
+                value_type = String,
+                description = "128 random bits, printed as 25 base-36 characters.",
+                pattern = "^[0-9a-f][0-9a-z]{24}$",
+                examples("bj8muio9ov1wkkxg7ts1lqozc")
+            )
+        )]
         pub struct $name([u8; 16]);
 
         impl $name {

@@ -142,6 +142,16 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// As it is on the wire, with its whole body.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let mut lines = head.lines();
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+        Some(Self { status, headers, body: body.to_owned() })
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -170,15 +180,7 @@ pub(crate) fn http(socket: &Path, method: &str, path: &str, body: &str) -> Resul
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = exchange().map_err(|error| format!("{method} {path}: {error}"))?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("{method} {path}: cut short: {text:?}"))?;
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|word| word.parse().ok());
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    Ok(Answer {
-        status: status.ok_or_else(|| format!("{method} {path}: no status: {head:?}"))?,
-        headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect(),
-        body: body.to_owned(),
-    })
+    Answer::parse(&text).ok_or_else(|| format!("{method} {path}: cut short: {text:?}"))
 }
 
 /// A daemon, running or not, with all that is its own.

@@ -1,0 +1,438 @@
+//! `/openapi.json` is true: every operation is driven, and what is sent and answered is held against the document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+
+use gossipd::api::watch::{Lagged, Line};
+use nix::unistd::{Gid, Group};
+use serde_json::{Value, json};
+
+use crate::document::{Document, Operation, Sent};
+use crate::harness::{Answer, Node, Ran, all_ready, command, http, is_root, wait_for};
+
+/// A user without any right, and a group for the socket.
+const NOBODY: u32 = 65_534;
+/// Streams that a daemon serves at once.
+const READERS_MAX: usize = 256;
+
+/// The document and how to ask by it.
+struct Api {
+    document: Document,
+}
+
+impl Api {
+    /// Asks `node`, and checks what comes.
+    #[track_caller]
+    fn ask(&self, node: &Node, method: &str, path: &str, target: &str, sent: Sent<'_>) -> Answer {
+        let operation = (method.to_owned(), path.to_owned());
+        let body = match sent {
+            Sent::Nothing => "",
+            Sent::Fit(body) | Sent::Unfit(body) => body,
+        };
+        let answer = http(&node.socket(), &method.to_uppercase(), target, body).unwrap();
+        self.document.check(&operation, target, sent, &answer);
+        answer
+    }
+
+    /// Asks for what there is.
+    #[track_caller]
+    fn get(&self, node: &Node, path: &str, target: &str) -> Value {
+        let answer = self.ask(node, "get", path, target, Sent::Nothing);
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+        if answer.header("content-type") == Some("application/json") { answer.json() } else { answer.body.into() }
+    }
+
+    /// Does something that works.
+    #[track_caller]
+    fn does(&self, node: &Node, method: &str, path: &str, target: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let answer = self.ask(node, method, path, target, Sent::Fit(&body));
+        assert_eq!(answer.status, 200, "{method} {target} {body}: {answer:?}");
+        answer.json()
+    }
+
+    /// Asks for something that is refused as a problem of this kind, although the document allows to ask.
+    #[track_caller]
+    fn refuses(&self, node: &Node, code: &str, method: &str, path: &str, target: &str, body: &Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let sent = if body.is_empty() { Sent::Nothing } else { Sent::Fit(&body) };
+        let answer = self.ask(node, method, path, target, sent);
+        assert_eq!(
+            answer.json()["type"],
+            format!("urn:gossipd:problem:{code}"),
+            "{method} {target} {body}: {answer:?}"
+        );
+    }
+
+    /// Whether an operation takes a body.
+    fn takes_body(&self, (method, path): &Operation) -> bool {
+        self.document.text["paths"][path][method]["requestBody"].is_object()
+    }
+}
+
+/// A path with its variable part filled in.
+fn filled(path: &str) -> String {
+    path.replace("{reference}", "self").replace("{role}", "worker")
+}
+
+/// The least that an operation takes.
+fn least((_, path): &Operation) -> Value {
+    let token = format!("GDTKN-1-{}-{}", "0".repeat(50), "0".repeat(25));
+    match path.as_str() {
+        "/v1/cluster/join" => json!({ "token": token, "remotes": ["127.0.0.1:9"] }),
+        "/v1/self/metadata" => json!({ "metadata": {} }),
+        "/v1/leader" => json!({ "term": 1 }),
+        _ => json!({}),
+    }
+}
+
+/// A stream whose lines are checked.
+struct Lines<'a> {
+    api: &'a Api,
+    operation: Operation,
+    reader: BufReader<UnixStream>,
+    seen: BTreeSet<String>,
+}
+
+impl<'a> Lines<'a> {
+    /// What happens.
+    fn open(api: &'a Api, node: &Node, query: &str) -> Self {
+        Self::of(api, node, ("get", "/v1/watch"), &format!("/v1/watch?heartbeat=1s{query}"), Sent::Nothing)
+    }
+
+    /// A scheduler that leads.
+    fn lead(api: &'a Api, node: &Node, term: u64) -> Self {
+        let body = json!({ "term": term }).to_string();
+        Self::of(api, node, ("post", "/v1/leader"), "/v1/leader", Sent::Fit(&body))
+    }
+
+    fn of(api: &'a Api, node: &Node, (method, path): (&str, &str), target: &str, sent: Sent<'_>) -> Self {
+        let operation = (method.to_owned(), path.to_owned());
+        let body = if let Sent::Fit(body) = sent { body } else { "" };
+        let mut stream = UnixStream::connect(node.socket()).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        let (method, length) = (method.to_uppercase(), body.len());
+        write!(stream, "{method} {target} HTTP/1.0\r\nHost: gossipd\r\nContent-Length: {length}\r\n\r\n{body}")
+            .unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+        }
+        let answer = Answer::parse(&head).unwrap();
+        api.document.check(&operation, target, sent, &answer);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Self { api, operation, reader, seen: BTreeSet::new() }
+    }
+
+    /// Reads up to the first line of this type and topic, `change decisions`.
+    fn until(&mut self, wanted: &str) -> Value {
+        loop {
+            let mut text = String::new();
+            assert!(self.reader.read_line(&mut text).unwrap() > 0, "the end, before {wanted}");
+            let line: Value = serde_json::from_str(&text).unwrap();
+            self.api.document.check_line(&self.operation, &line);
+            let topic = line["topic"].as_str().map_or_else(String::new, |topic| format!(" {topic}"));
+            let kind = format!("{}{topic}", line["type"].as_str().unwrap());
+            let is_it = kind == wanted;
+            self.seen.insert(kind);
+            if is_it {
+                return line;
+            }
+        }
+    }
+}
+
+/// A cluster of a manager and two workers with one name, formed through the API.
+fn formed(api: &Api, nodes: &[Node; 3]) {
+    let [a, b, c] = nodes;
+    let options = json!({ "node": { "availability": "active", "data_path_addr": a.ip }, "cert_expiry": "2160h" });
+    let founded = api.does(a, "post", "/v1/cluster/init", "/v1/cluster/init", &options);
+    for node in [b, c] {
+        let body = json!({ "token": founded["worker_token"], "remotes": [founded["advertise_addr"]], "node": {} });
+        let joined = api.does(node, "post", "/v1/cluster/join", "/v1/cluster/join", &body);
+        assert_eq!(joined["admitted_by"], founded["advertise_addr"]);
+    }
+    all_ready(&[a, b, c]);
+}
+
+/// All that is asked for and does not change anything.
+fn read_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
+    let [a, b, _] = nodes;
+    for node in [a, b, idle] {
+        for path in ["/v1/self", "/v1/health", "/metrics", "/openapi.json"] {
+            api.get(node, path, path);
+        }
+        api.get(node, "/v1/health", "/v1/health?strict=false");
+    }
+    let all = api.get(a, "/v1/members", "/v1/members");
+    let none = "/v1/members?status=ready,down&role=worker&availability=drain&name=w,d&id=0,1";
+    assert_eq!(all["members"].as_array().unwrap().len(), 3);
+    assert_eq!(api.get(a, "/v1/members", none)["members"], json!([]));
+    api.get(b, "/v1/members/{reference}", "/v1/members/self");
+    let tokens = api.get(a, "/v1/join-tokens", "/v1/join-tokens");
+    assert_eq!(api.get(a, "/v1/join-tokens/{role}", "/v1/join-tokens/worker"), tokens[0]);
+}
+
+/// All that is decided, and how the stream tells it.
+fn decide_all(api: &Api, nodes: &[Node; 3]) {
+    let [a, b, _] = nodes;
+    let mut lines = Lines::open(api, a, "&topics=members,decisions&status=ready,suspect,down,left");
+    let hello = lines.until("hello");
+    lines.until("synced");
+    let metadata = json!({ "metadata": { "slots": "7", "largest": "ü".repeat(1_500) } });
+    assert_eq!(api.does(b, "put", "/v1/self/metadata", "/v1/self/metadata", &metadata), metadata);
+    lines.until("change members");
+    let (update, target) = ("/v1/members/{reference}/update", format!("/v1/members/{}/update", b.id()));
+    let decided = json!({
+        "availability": "drain", "role": "worker", "labels_add": { "com.example/rack": "7", "zone": "" }, "labels_rm": ["disk"],
+        "reason": "kernel update", "deadline": "10m", "wait": "10s",
+    });
+    let said = api.does(a, "post", update, &target, &decided);
+    assert_eq!(said["unconfirmed"], json!([]));
+    lines.until("change decisions");
+    assert!(api.get(b, "/v1/decisions", "/v1/decisions")["decisions"].as_array().unwrap().len() >= 4);
+    assert_eq!(api.get(a, "/v1/members", "/v1/members?availability=drain")["members"][0]["id"], said["member"]["id"]);
+    lines.until("heartbeat");
+
+    // From the snapshot, and from where the first reader began.
+    let mut again = Lines::open(api, a, "");
+    again.until("synced");
+    let mut resumed = Lines::open(api, a, &format!("&since={}&label=zone,zone=fra1", hello["revision"]));
+    resumed.until("synced");
+    let rotate = "/v1/join-tokens/{role}/rotate";
+    for body in [json!({ "expires": "24h", "max_uses": 3 }), json!({ "revoke": true }), json!({})] {
+        api.does(a, "post", rotate, "/v1/join-tokens/manager/rotate", &body);
+    }
+    let lagged = serde_json::to_value(Line::Lagged(Lagged { told: 1, missed_up_to: 2 })).unwrap();
+    api.document.check_line(&lines.operation, &lagged);
+    let seen: BTreeSet<_> = lines.seen.iter().chain(&again.seen).chain(&resumed.seen).map(String::as_str).collect();
+    let all = ["hello", "item members", "item decisions", "synced", "change members", "change decisions", "heartbeat"];
+    assert!(seen.is_superset(&all.into()), "{seen:?}");
+    // What is not in the document is noticed.
+    for (wrong, with) in [("revision", "x".into()), ("node", "short".into()), ("more", 1.into())] {
+        let mut line = hello.clone();
+        line[wrong] = with;
+        let checked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| api.document.check_line(&lines.operation, &line)));
+        assert!(checked.is_err(), "{line}");
+    }
+}
+
+/// Schedulers that lead, one after the other, and what is said to one that comes too late.
+fn lead_all(api: &Api, nodes: &[Node; 3]) {
+    let [a, b, _] = nodes;
+    let mut first = Lines::lead(api, a, 1);
+    assert_eq!(first.until("leading"), json!({ "type": "leading", "term": 1 }));
+    api.refuses(a, "conflict", "post", "/v1/leader", "/v1/leader", &json!({ "term": 1 }));
+    api.refuses(b, "not-manager", "post", "/v1/leader", "/v1/leader", &json!({ "term": 2 }));
+    first.until("heartbeat");
+    let mut second = Lines::lead(api, a, 2);
+    second.until("leading");
+    first.until("superseded");
+    wait_for("the leader in the listing", || {
+        let listed = api.get(a, "/v1/members/{reference}", "/v1/members/self");
+        if listed["leader_term"] == 2 { Ok(()) } else { Err(listed.to_string()) }
+    });
+}
+
+/// What the present state does not allow.
+fn refuse_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
+    let [a, b, c] = nodes;
+    let nothing = Value::Null;
+    let drain = json!({ "availability": "drain" });
+    for (verb, body) in [("update", drain.clone()), ("remove", json!({ "force": true }))] {
+        let path = format!("/v1/members/{{reference}}/{verb}");
+        let at = |reference: &str| format!("/v1/members/{reference}/{verb}");
+        api.refuses(a, "ambiguous", "post", &path, &at("worker"), &body);
+        api.refuses(a, "not-found", "post", &path, &at("nobody"), &body);
+        api.refuses(b, "not-manager", "post", &path, &at(&c.id()), &body);
+    }
+    let (update, remove) = ("/v1/members/{reference}/update", "/v1/members/{reference}/remove");
+    api.refuses(a, "conflict", "post", update, "/v1/members/self/update", &json!({ "role": "worker" }));
+    api.refuses(a, "conflict", "post", remove, "/v1/members/self/remove", &nothing);
+    api.refuses(a, "ambiguous", "get", "/v1/members/{reference}", "/v1/members/worker", &nothing);
+    api.refuses(a, "not-found", "get", "/v1/members/{reference}", "/v1/members/nobody", &nothing);
+    api.refuses(a, "not-found", "get", "/v1/join-tokens/{role}", "/v1/join-tokens/boss", &nothing);
+    api.refuses(b, "not-manager", "get", "/v1/join-tokens", "/v1/join-tokens", &nothing);
+    api.refuses(b, "not-manager", "get", "/v1/join-tokens/{role}", "/v1/join-tokens/worker", &nothing);
+    let rotate = "/v1/join-tokens/{role}/rotate";
+    api.refuses(a, "not-found", "post", rotate, "/v1/join-tokens/boss/rotate", &nothing);
+    api.refuses(b, "not-manager", "post", rotate, "/v1/join-tokens/worker/rotate", &nothing);
+    for query in ["status=", "role=worker,", "name=,a"] {
+        let target = format!("/v1/members?{query}");
+        api.refuses(a, "bad-request", "get", "/v1/members", &target, &nothing);
+    }
+    api.refuses(a, "gone", "get", "/v1/watch", "/v1/watch?since=1", &nothing);
+    api.refuses(a, "conflict", "post", "/v1/cluster/leave", "/v1/cluster/leave", &nothing);
+    for path in ["/v1/cluster/init", "/v1/cluster/join"] {
+        let body = least(&("post".into(), path.into()));
+        api.refuses(a, "already-in-cluster", "post", path, path, &body);
+    }
+
+    let taken = TcpListener::bind((idle.ip, 0)).unwrap();
+    let node = json!({ "listen_addr": taken.local_addr().unwrap() });
+    let token = least(&("post".into(), "/v1/cluster/join".into()))["token"].clone();
+    api.refuses(idle, "conflict", "post", "/v1/cluster/init", "/v1/cluster/init", &json!({ "node": node }));
+    let mut join = json!({ "token": token, "remotes": [a.addr()], "node": node });
+    api.refuses(idle, "conflict", "post", "/v1/cluster/join", "/v1/cluster/join", &join);
+    join["node"] = json!({});
+    api.refuses(idle, "unreachable", "post", "/v1/cluster/join", "/v1/cluster/join", &join);
+    let good = api.get(a, "/v1/join-tokens/{role}", "/v1/join-tokens/worker")["token"].as_str().unwrap().to_owned();
+    join["token"] = format!("{}{}", &good[..good.len() - 25], "0".repeat(25)).into();
+    api.refuses(idle, "refused", "post", "/v1/cluster/join", "/v1/cluster/join", &join);
+}
+
+/// What no daemon allows, of every operation that says so: what cannot be understood, what is too long, what needs a cluster.
+fn misuse_all(api: &Api, idle: &Node) {
+    for operation @ (method, path) in &api.document.that_answer(400, "bad-request") {
+        let target = filled(path);
+        let (target, sent) = match api.takes_body(operation) {
+            true => (target, Sent::Unfit(r#"{"nonsense":1}"#)),
+            false if path.contains('{') => (path.replace("{reference}", "%ff").replace("{role}", "%ff"), Sent::Nothing),
+            false => (format!("{target}?nonsense=1"), Sent::Nothing),
+        };
+        assert_eq!(api.ask(idle, method, path, &target, sent).status, 400);
+    }
+    let long = format!("{{}}{}", " ".repeat(3_000_000));
+    for (method, path) in &api.document.that_answer(413, "bad-request") {
+        let operation = (method.clone(), path.clone());
+        let answer = http(&idle.socket(), &method.to_uppercase(), &filled(path), &long).unwrap();
+        api.document.check(&operation, path, Sent::Unfit("too long"), &answer);
+        assert_eq!(answer.status, 413);
+    }
+    for operation @ (method, path) in &api.document.that_answer(409, "not-in-cluster") {
+        let body = if api.takes_body(operation) { least(operation) } else { Value::Null };
+        api.refuses(idle, "not-in-cluster", method, path, &filled(path), &body);
+    }
+    // Bodies that the document refuses are refused, and the other way round.
+    let init = [
+        r#"{"node":{"availability":"away"}}"#,
+        r#"{"node":null}"#,
+        r#"{"node":["127.0.0.1",null]}"#,
+        r#"{"cert_expiry":7}"#,
+        r#"{"cert_expiry":"1 fortnight"}"#,
+        "[]",
+        "{",
+    ];
+    for body in init {
+        let answer = api.ask(idle, "post", "/v1/cluster/init", "/v1/cluster/init", Sent::Unfit(body));
+        assert_eq!(answer.status, 400, "{body}");
+    }
+    for body in [r#"{"metadata":{"no spaces":"x"}}"#, r#"{"metadata":{"a":"b\nc"}}"#, r#"{"metadata":{"a":1}}"#, "{}"] {
+        let answer = api.ask(idle, "put", "/v1/self/metadata", "/v1/self/metadata", Sent::Unfit(body));
+        assert_eq!(answer.status, 400, "{body}");
+    }
+    api.ask(idle, "put", "/v1/self/metadata", "/v1/self/metadata", Sent::Fit(r#"{"metadata":{"a":"b"}}"#));
+}
+
+/// What a user without rights may not do, of every operation that says so.
+fn forbid_all(api: &Api, guarded: &Node) {
+    for operation @ (method, path) in &api.document.that_answer(403, "forbidden") {
+        let body = least(operation).to_string();
+        let mut curl = command("curl");
+        curl.args(["-sS", "-i", "-X", &method.to_uppercase(), "--unix-socket"]).arg(guarded.socket());
+        if api.takes_body(operation) {
+            curl.args(["--data", &body]);
+        }
+        curl.arg(format!("http://gossipd{}", filled(path))).current_dir("/").uid(NOBODY).gid(NOBODY);
+        let answer = Answer::parse(&Ran::of(&mut curl).ok()).unwrap();
+        let sent = if api.takes_body(operation) { Sent::Fit(body.as_str()) } else { Sent::Nothing };
+        api.document.check(operation, path, sent, &answer);
+        assert_eq!(answer.status, 403, "{method} {path}");
+    }
+}
+
+/// As many readers as there may be, and one more.
+fn crowd(api: &Api, node: &Node) {
+    let readers: Vec<_> = (0..READERS_MAX).map(|_| Lines::open(api, node, "")).collect();
+    api.refuses(node, "busy", "get", "/v1/watch", "/v1/watch", &Value::Null);
+    drop(readers);
+}
+
+/// A daemon that somebody without rights can talk to; none where that cannot be had.
+fn guarded() -> Option<Node> {
+    let has_curl = std::process::Command::new("curl").arg("--version").output().is_ok();
+    let group = Group::from_gid(Gid::from_raw(NOBODY)).unwrap().filter(|_| is_root() && has_curl)?;
+    let mut node = Node::new("guarded").with_config(&format!("[api]\ngroup = {:?}\n", group.name));
+    fs::set_permissions(node.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    node.start();
+    Some(node)
+}
+
+#[test]
+fn the_document_is_what_the_daemon_does() {
+    let nodes = ["web", "worker", "worker"].map(Node::started);
+    let idle = Node::started("idle");
+    let api = Api { document: Document::of(&idle) };
+    formed(&api, &nodes);
+    read_all(&api, &nodes, &idle);
+    misuse_all(&api, &idle);
+    decide_all(&api, &nodes);
+    lead_all(&api, &nodes);
+    refuse_all(&api, &nodes, &idle);
+    crowd(&api, &nodes[0]);
+    let guarded = guarded();
+    match &guarded {
+        Some(guarded) => forbid_all(&api, guarded),
+        None => crate::harness::skip("who may not write needs root, curl and a group with the id 65534"),
+    }
+
+    // The ends: of a member, and of membership.
+    let [a, b, c] = &nodes;
+    let mut lines = Lines::open(&api, c, "&topics=members");
+    lines.until("synced");
+    let path = "/v1/members/{reference}/remove";
+    let body = json!({ "force": true, "reason": "bad disk", "wait": "1s" });
+    let removed = api.does(a, "post", path, &format!("/v1/members/{}/remove", c.id()), &body);
+    assert_eq!(lines.until("closed")["reason"], "removed", "{removed}");
+    let mut lines = Lines::open(&api, b, "");
+    let left = api.does(b, "post", "/v1/cluster/leave", "/v1/cluster/leave", &json!({}));
+    assert_eq!((&left["acknowledged"], &lines.until("closed")["reason"]), (&true.into(), &"left".into()));
+    wait_for("the listing without them", || {
+        let statuses = api.get(a, "/v1/members", "/v1/members");
+        let statuses: Vec<_> =
+            statuses["members"].as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+        if statuses.iter().filter(|status| **status == "ready").count() == 1 {
+            Ok(())
+        } else {
+            Err(format!("{statuses:?}"))
+        }
+    });
+    let answer = api.ask(a, "post", "/v1/cluster/leave", "/v1/cluster/leave", Sent::Fit(r#"{"force":true}"#));
+    assert_eq!(answer.status, 200, "{answer:?}");
+
+    // All of it was seen, but for what does not happen to a daemon that works.
+    let mut unseen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for one in api.document.unseen() {
+        let (operation, answer) = one.split_at(one.match_indices(' ').nth(1).unwrap().0);
+        unseen.entry(answer.trim().to_owned()).or_default().insert(operation.to_owned());
+    }
+    let internal = unseen.remove("500 urn:gossipd:problem:internal").unwrap_or_default();
+    assert!(internal.iter().all(|operation| operation.contains(" /v1/")), "{internal:?}");
+    if guarded.is_none() {
+        unseen.remove("403 urn:gossipd:problem:forbidden");
+    }
+    // A daemon that is degraded is asked in `detector`.
+    // For an instant, when another manager has replaced a token; and when clocks are wrong.
+    let tokens = ["get /v1/join-tokens", "get /v1/join-tokens/{role}", "post /v1/join-tokens/{role}/rotate"];
+    assert_eq!(unseen.remove("409 urn:gossipd:problem:conflict"), Some(tokens.map(str::to_owned).into()));
+    assert_eq!(unseen.remove("503"), Some(["get /v1/health".to_owned()].into()));
+    assert!(unseen.is_empty(), "documented, and not seen: {unseen:#?}");
+}
+
+#[test]
+fn what_has_no_operation_is_a_problem_of_the_document() {
+    let node = Node::started("asked");
+    let document = Document::of(&node);
+    for (method, path, status) in [("GET", "/v1/nowhere", 404), ("DELETE", "/v1/self", 405)] {
+        let answer = http(&node.socket(), method, path, "").unwrap();
+        assert_eq!((answer.status, answer.header("content-type")), (status, Some("application/problem+json")));
+        document.check_schema("Problem", &answer.json());
+    }
+}
