@@ -424,11 +424,13 @@ mod tests {
             ([Status::Ready, Status::Down].as_slice(), 300)
         );
         for (bad, text) in [
-            (query("weather", "", "15s"), "topics: \"weather\" is not a topic: expected one of members"),
-            (query("", "dead", "15s"), "status: \"dead\" is not a status"),
-            (query("", "", "999ms"), "heartbeat \"999ms\": expected a duration from 1s to 300s"),
-            (query("", "", "6m"), "heartbeat \"6m\""),
-            (query("", "", "often"), "heartbeat \"often\""),
+            (query("weather", "ready", "15s"), "topics: \"weather\" is not a topic: expected one of members"),
+            (query("members", "dead", "15s"), "status: \"dead\" is not a status"),
+            (query("", "ready", "15s"), "topics: a value is empty"),
+            (query("members", "ready,", "15s"), "status: a value is empty"),
+            (query("members", "ready", "999ms"), "heartbeat \"999ms\": expected a duration from 1s to 300s"),
+            (query("members", "ready", "6m"), "heartbeat \"6m\""),
+            (query("members", "ready", "often"), "heartbeat \"often\""),
         ] {
             let detail = Wanted::try_from(bad).unwrap_err().detail;
             assert!(detail.contains(text), "{detail}");

@@ -419,6 +419,9 @@ fn the_document_is_what_the_daemon_does() {
         unseen.remove("403 urn:gossipd:problem:forbidden");
     }
     // A daemon that is degraded is asked in `detector`.
+    // For an instant, when another manager has replaced a token; and when clocks are wrong.
+    let tokens = ["get /v1/join-tokens", "get /v1/join-tokens/{role}", "post /v1/join-tokens/{role}/rotate"];
+    assert_eq!(unseen.remove("409 urn:gossipd:problem:conflict"), Some(tokens.map(str::to_owned).into()));
     assert_eq!(unseen.remove("503"), Some(["get /v1/health".to_owned()].into()));
     assert!(unseen.is_empty(), "documented, and not seen: {unseen:#?}");
 }

@@ -80,11 +80,11 @@ problems! {
     /// Of `leave`.
     OfLeave(true) = [BadRequest, Forbidden, NotInCluster, Conflict, Internal];
     /// Of both join tokens.
-    OfTokens(false) = [Forbidden, NotInCluster, NotManager, Internal];
+    OfTokens(false) = [Forbidden, NotInCluster, NotManager, Conflict, Internal];
     /// Of one join token.
-    OfToken(false) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Internal];
+    OfToken(false) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Conflict, Internal];
     /// Of a change of one join token.
-    OfRotation(true) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Internal];
+    OfRotation(true) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Conflict, Internal];
     /// Of a change of what this node says of itself.
     OfOwn(true) = [BadRequest, Forbidden, Internal];
     /// Of the scheduler that leads.
