@@ -25,7 +25,7 @@ use super::keeper::{KeepError, Keeper, Ordered, Stored, Writer, Written};
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::udp::Udp;
-use super::{metrics, unix_ms, view};
+use super::{metrics, network_view, unix_ms, view};
 use crate::node::tables::WriteError;
 use crate::node::{
     Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Member, Node, Now, Order, OrderError, Peer,
@@ -601,8 +601,17 @@ impl Task {
                 self.hub.publish(view::decided(revision, self.clock.now().unix_ms, cause, values));
                 self.progress.send_modify(|progress| progress.decisions += 1);
             }
-            // Not on the stream yet.
-            Event::Table { .. } | Event::Conflict { .. } => {}
+            Event::Table { revision, cause, change, down_since_ms } => {
+                tracing::trace!(revision, cause = cause.word(), ?change, "table changed");
+                let what = network_view::changed(&change, down_since_ms);
+                self.hub.publish(view::told_change(revision, self.clock.now().unix_ms, cause, what));
+            }
+            Event::Conflict { revision, network, addr, old, new } => {
+                let is_over = new.is_none();
+                tracing::warn!(%network, %addr, is_over, claims = ?new.as_ref().map(|new| &new.claims), "an address is claimed by several");
+                let what = network_view::conflicted(old.as_ref(), new.as_ref());
+                self.hub.publish(view::told_change(revision, self.clock.now().unix_ms, Cause::Record, what));
+            }
             Event::Removed(decision) => {
                 // The first one counts.
                 let _ = self.removed.try_send(decision);

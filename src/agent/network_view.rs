@@ -1,11 +1,13 @@
 //! Attachments and endpoints in the API's words, and back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::rfc3339;
+use crate::api::watch::Values;
 use crate::api::{Attachment, Conflict, Endpoint, EndpointRef, EndpointSpec, Port, Problem, ProblemKind, Service};
 use crate::node::Node;
-use crate::node::tables::{self, Claimants};
+use crate::node::tables::{self, Changed, Claimants};
 use crate::record::network::{
     self as record, Cidr, EndpointId, EndpointName, Mac, NetworkError, NetworkId, PublishedPort,
 };
@@ -120,4 +122,28 @@ pub(super) fn conflict_view(conflict: &tables::Conflict) -> Conflict {
         Claimants::Services(all) => services.clone_from(all),
     }
     Conflict { network: *network, address: *addr, endpoints, services }
+}
+
+/// A change of a table in the API's words.
+pub(super) fn changed(change: &Changed, (was_down, is_down): (Option<u64>, Option<u64>)) -> Values {
+    match change {
+        Changed::Attachment { owner, network, old, new } => {
+            let value = |one: &Option<Arc<record::Attachment>>, down| {
+                one.as_ref().map(|one| Box::new(attachment_view(*owner, *network, one, down)))
+            };
+            Values::Networks { old: value(old, was_down), new: value(new, is_down) }
+        }
+        Changed::Endpoint { name, old, new } => {
+            let value = |one: &Option<Arc<record::Endpoint>>, down| {
+                one.as_ref().map(|one| Box::new(endpoint_view(*name, one, down)))
+            };
+            Values::Endpoints { old: value(old, was_down), new: value(new, is_down) }
+        }
+    }
+}
+
+/// A conflict's change in the API's words.
+pub(super) fn conflicted(old: Option<&tables::Conflict>, new: Option<&tables::Conflict>) -> Values {
+    let value = |one: Option<&tables::Conflict>| one.map(|one| Box::new(conflict_view(one)));
+    Values::Conflicts { old: value(old), new: value(new) }
 }

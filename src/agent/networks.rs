@@ -24,7 +24,7 @@ use crate::ca::random;
 use crate::node::tables::WriteError;
 use crate::node::{Node, Write};
 use crate::record::network::{self as record, EndpointId, EndpointName, EndpointState, NetworkId, Protocol};
-use crate::record::{NodeId, Version};
+use crate::record::{ClusterId, NodeId, Version};
 use crate::wire::table::{Scope, Sight};
 
 /// How long others are asked who has seen a version, when nobody says otherwise.
@@ -92,6 +92,19 @@ pub(super) fn find_network(node: &Node, reference: &str) -> Result<NetworkId, Pr
     known_network(node, reference)?.ok_or_else(|| {
         ProblemKind::NotFound
             .problem(format!("no node is attached to network {reference:?}; 'gossipctl network ls' lists the networks"))
+    })
+}
+
+/// The network that a reference names or would name: a name that nobody has used has its id already.
+///
+/// # Errors
+/// Several are called so.
+pub(super) fn network_id(node: &Node, cluster: ClusterId, reference: &str) -> Result<NetworkId, Problem> {
+    Ok(match (known_network(node, reference)?, reference.parse()) {
+        (Some(id), _) | (None, Ok(id)) => id,
+        (None, Err(_)) => {
+            NetworkId::from_bytes(named([b"gossipd network 1", cluster.as_bytes(), reference.as_bytes()]))
+        }
     })
 }
 
@@ -275,20 +288,10 @@ pub(super) async fn attach(
     let mac = mac.as_deref().map(write_mac).transpose()?;
     let cluster = membership.trust.stored().cluster_id;
     let read = move |node: &Node| -> Result<_, Problem> {
-        let known = known_network(node, &reference)?;
-        let me = node.identity().id;
-        let own = known.and_then(|id| node.tables().attachment(id, me));
-        let called = known.and_then(|id| names(node).remove(&id)?.into_iter().next());
-        let (id, default) = match (known, reference.parse::<NetworkId>()) {
-            (Some(id), _) => (id, own.map(|own| own.name).or(called).unwrap_or_default()),
-            // The scheduler's id, for a network that this node is the first of.
-            (None, Ok(id)) => (id, reference),
-            (None, Err(_)) => {
-                let id = named([b"gossipd network 1", cluster.as_bytes(), reference.as_bytes()]);
-                (NetworkId::from_bytes(id), reference)
-            }
-        };
-        Ok((id, name.unwrap_or(default)))
+        let id = network_id(node, cluster, &reference)?;
+        let own = node.tables().attachment(id, node.identity().id).map(|own| own.name);
+        let others = || names(node).remove(&id)?.into_iter().next();
+        Ok((id, name.or(own).or_else(others).unwrap_or(reference)))
     };
     let (network, name) = membership.engine.query(read).await??;
     let vtep = data_path_addr.unwrap_or(membership.addresses().data_path);

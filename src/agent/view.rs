@@ -173,9 +173,7 @@ pub(super) fn change(
     me: NodeId,
 ) -> Change {
     let value = |member: Option<node::Member>| member.map(|member| Box::new(told(member, me)));
-    let what = Values::Members { old: value(old), new: value(new) };
-    let (cause, by) = reason(cause);
-    Change { revision, time: rfc3339(time_ms), cause, by, what }
+    told_change(revision, time_ms, cause, Values::Members { old: value(old), new: value(new) })
 }
 
 /// A change of what is decided, as the stream tells it.
@@ -186,7 +184,11 @@ pub(super) fn decided(
     (old, new): (Option<&record::Decision>, Option<&record::Decision>),
 ) -> Change {
     let value = |decision: Option<&record::Decision>| decision.map(|decision| Box::new(decision_view(decision)));
-    let what = Values::Decisions { old: value(old), new: value(new) };
+    told_change(revision, time_ms, cause, Values::Decisions { old: value(old), new: value(new) })
+}
+
+/// A change whose values are in the API's words already.
+pub(super) fn told_change(revision: u64, time_ms: u64, cause: node::Cause, what: Values) -> Change {
     let (cause, by) = reason(cause);
     Change { revision, time: rfc3339(time_ms), cause, by, what }
 }

@@ -4,7 +4,7 @@
 //! place, the buffers of its connection, and the snapshot that it has not taken yet. Nothing waits for it. What is told
 //! when stands in `api::watch`; the history is in `hub`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,21 +18,26 @@ use super::daemon::Membership;
 use super::hub::{Hub, Place, Read};
 use super::lines::Source;
 use super::metrics;
+use super::network_view::{Downs, attachment_view, conflict_view, endpoint_view};
+use super::networks::network_id;
 use super::view::{decision_view, told, words};
 use crate::api::watch::{
     Change, Closed, HEARTBEAT_DEFAULT_S, HEARTBEAT_MAX_S, HEARTBEAT_MIN_S, Hello, Item, Lagged, Line, Mark, Object,
     Topic, Values, WatchQuery, fits, has_labels,
 };
 use crate::api::{Member, Problem, ProblemKind};
-use crate::node;
+use crate::node::tables::Conflict;
+use crate::node::{self, Node};
 use crate::record::decision::Decision;
+use crate::record::network::{self as record, EndpointName, NetworkId};
 use crate::record::{NodeId, Status};
+use crate::wire::table::Body;
 
 /// Bytes put together for one write, about. A connection whose other end does not read holds up to 16 such writes.
 const WRITE_BYTES: usize = 4_096;
 
 /// The keys of [`WatchQuery`].
-pub(super) const KEYS: [&str; 5] = ["topics", "since", "status", "label", "heartbeat"];
+pub(super) const KEYS: [&str; 6] = ["topics", "since", "status", "label", "network", "heartbeat"];
 
 /// What a reader asked for, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,10 @@ struct Wanted {
     topics: Vec<Topic>,
     statuses: Vec<Status>,
     labels: Vec<String>,
+    /// As they were given: ids or names.
+    networks: Vec<String>,
+    /// The same, as ids; empty: all.
+    network_ids: BTreeSet<NetworkId>,
     since: Option<u64>,
     heartbeat: Duration,
 }
@@ -48,16 +57,18 @@ impl TryFrom<WatchQuery> for Wanted {
     type Error = Problem;
 
     fn try_from(query: WatchQuery) -> Result<Self, Problem> {
-        let WatchQuery { topics, since, status, label, heartbeat } = query;
+        let WatchQuery { topics, since, status, label, network, heartbeat } = query;
         let topics = match words("topics", topics.as_ref())? {
             none if none.is_empty() => Topic::ALL.to_vec(),
             some => some,
         };
         let statuses = words("status", status.as_ref())?;
         let labels = words("label", label.as_ref())?;
+        let networks = words("network", network.as_ref())?;
         let default = Duration::from_secs(HEARTBEAT_DEFAULT_S);
         let heartbeat = heartbeat.as_deref().map_or(Ok(default), parse_heartbeat)?;
-        Ok(Self { topics, statuses, labels, since, heartbeat })
+        let network_ids = BTreeSet::new();
+        Ok(Self { topics, statuses, labels, networks, network_ids, since, heartbeat })
     }
 }
 
@@ -80,8 +91,16 @@ impl Wanted {
                             || [old, new].into_iter().flatten().any(|one| has_labels(&self.labels, &one.labels)))
                 }
                 Values::Decisions { .. } => true,
+                tables @ (Values::Networks { .. } | Values::Endpoints { .. } | Values::Conflicts { .. }) => {
+                    tables.network().is_some_and(|id| self.is_of(id))
+                }
                 Values::Other => false,
             }
+    }
+
+    /// Is that network asked for?
+    fn is_of(&self, network: NetworkId) -> bool {
+        self.network_ids.is_empty() || self.network_ids.contains(&network)
     }
 
     fn lists(&self, member: &node::Member) -> bool {
@@ -96,9 +115,66 @@ impl Wanted {
 struct Standing {
     revision: u64,
     first: u64,
+    network_ids: BTreeSet<NetworkId>,
     /// Only without `since`.
-    members: Vec<node::Member>,
-    decisions: Vec<Arc<Decision>>,
+    items: VecDeque<Listed>,
+}
+
+/// An object of the snapshot. The bulk of each is shared with the protocol core.
+enum Listed {
+    Member(node::Member),
+    Decision(Arc<Decision>),
+    Attachment(NodeId, NetworkId, record::Attachment, Option<u64>),
+    Endpoint(EndpointName, Body, Option<u64>),
+    Conflict(Conflict),
+}
+
+impl Listed {
+    /// In the API's words.
+    fn told(self, me: NodeId) -> Object {
+        match self {
+            Self::Member(member) => Object::Members { value: Box::new(told(member, me)) },
+            Self::Decision(decision) => Object::Decisions { value: Box::new(decision_view(&decision)) },
+            Self::Attachment(owner, network, attachment, down_since_ms) => {
+                let value = attachment_view(owner, network, &attachment, down_since_ms);
+                Object::Networks { value: Box::new(value) }
+            }
+            Self::Endpoint(name, body, down_since_ms) => match body.endpoint() {
+                Ok(endpoint) => Object::Endpoints { value: Box::new(endpoint_view(name, &endpoint, down_since_ms)) },
+                // A later format, of which this daemon knows nothing.
+                Err(_) => Object::Other,
+            },
+            Self::Conflict(conflict) => Object::Conflicts { value: Box::new(conflict_view(&conflict)) },
+        }
+    }
+}
+
+/// All that a reader asked for, at one instant.
+fn list(node: &Node, wanted: &Wanted) -> VecDeque<Listed> {
+    let wants = |topic| wanted.topics.contains(&topic);
+    let mut items: VecDeque<_> =
+        node.members().into_iter().filter(|member| wanted.lists(member)).map(Listed::Member).collect();
+    if wants(Topic::Decisions) {
+        items.extend(node.decisions().into_iter().map(Listed::Decision));
+    }
+    let (tables, downs) = (node.tables(), Downs::of(node));
+    if wants(Topic::Networks) {
+        let all = tables.attachments().filter(|(_, network, _)| wanted.is_of(*network));
+        items.extend(
+            all.map(|(owner, network, attachment)| Listed::Attachment(owner, network, attachment, downs.since(owner))),
+        );
+    }
+    for network in tables.networks().filter(|network| wanted.is_of(*network)) {
+        if wants(Topic::Endpoints) {
+            let all = tables.endpoints(network);
+            items.extend(all.map(|(name, body)| Listed::Endpoint(name, body.clone(), downs.since(name.owner))));
+        }
+        if wants(Topic::Conflicts) {
+            let all = tables.conflicts(network, |owner| downs.since(owner).is_some());
+            items.extend(all.into_iter().map(Listed::Conflict));
+        }
+    }
+    items
 }
 
 /// Why `since` cannot be resumed from, if it cannot.
@@ -120,26 +196,23 @@ fn gone(since: u64, first: u64, oldest: u64, revision: u64) -> Option<String> {
 /// # Errors
 /// A problem: `bad-request`, `gone`, `busy`, or the protocol task has stopped.
 pub(super) async fn open(membership: &Membership, query: WatchQuery) -> Result<Response, Problem> {
-    let wanted = Wanted::try_from(query)?;
+    let mut wanted = Wanted::try_from(query)?;
     let hub = &membership.hub;
     let place = hub.enter().map_err(|error| {
         ProblemKind::Busy.problem(format!("{error}; end one of them, or share a stream among several"))
     })?;
     // At one instant: changes after this revision come from the hub, also those that are not published yet.
     let asked = wanted.clone();
-    let standing = membership.engine.query(move |node| Standing {
-        revision: node.revision(),
-        first: node.first_revision(),
-        members: match asked.since {
-            Some(_) => Vec::new(),
-            None => node.members().into_iter().filter(|member| asked.lists(member)).collect(),
-        },
-        decisions: match asked.since {
-            None if asked.topics.contains(&Topic::Decisions) => node.decisions(),
-            _ => Vec::new(),
-        },
+    let cluster = membership.trust.stored().cluster_id;
+    let standing = membership.engine.query(move |node| {
+        let ids: Result<_, Problem> = asked.networks.iter().map(|name| network_id(node, cluster, name)).collect();
+        let asked = Wanted { network_ids: ids?, ..asked };
+        let items = if asked.since.is_some() { VecDeque::new() } else { list(node, &asked) };
+        let (revision, first) = (node.revision(), node.first_revision());
+        Ok::<_, Problem>(Standing { revision, first, network_ids: asked.network_ids, items })
     });
-    let Standing { revision, first, members, decisions } = standing.await?;
+    let Standing { revision, first, network_ids, items } = standing.await??;
+    wanted.network_ids = network_ids;
     let oldest = hub.oldest();
     if let Some(why) = wanted.since.and_then(|since| gone(since, first, oldest, revision)) {
         return Err(ProblemKind::Gone.problem(why));
@@ -147,7 +220,7 @@ pub(super) async fn open(membership: &Membership, query: WatchQuery) -> Result<R
     let node = membership.trust.me;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let hello = Hello { node, version, joined: membership.is_joined(), oldest, revision };
-    Ok(Reader::new(Arc::clone(hub), place, wanted, hello, (members, decisions)).into_answer())
+    Ok(Reader::new(Arc::clone(hub), place, wanted, hello, items).into_answer())
 }
 
 /// One reader.
@@ -160,9 +233,8 @@ struct Reader {
     cursor: u64,
     heartbeat_due: Instant,
     hello: Option<Hello>,
-    /// What of the snapshot is still to be told. The bulk of each, its record, is shared with the protocol core.
-    items: VecDeque<node::Member>,
-    decisions: VecDeque<Arc<Decision>>,
+    /// What of the snapshot is still to be told.
+    items: VecDeque<Listed>,
     /// `synced` is told when the cursor has come here.
     synced_at: Option<u64>,
     is_over: bool,
@@ -170,13 +242,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(
-        hub: Arc<Hub>,
-        place: Place,
-        wanted: Wanted,
-        hello: Hello,
-        (members, decisions): (Vec<node::Member>, Vec<Arc<Decision>>),
-    ) -> Self {
+    fn new(hub: Arc<Hub>, place: Place, wanted: Wanted, hello: Hello, items: VecDeque<Listed>) -> Self {
         Self {
             me: hello.node,
             cursor: wanted.since.unwrap_or(hello.revision),
@@ -186,8 +252,7 @@ impl Reader {
             wanted,
             synced_at: Some(hello.revision),
             hello: Some(hello),
-            items: members.into(),
-            decisions: decisions.into(),
+            items,
             is_over: false,
             _place: place,
         }
@@ -199,19 +264,16 @@ impl Reader {
             batch.line(&Line::Hello(hello));
         }
         while batch.has_room() {
-            let Some(member) = self.items.pop_front() else { break };
-            let value = Box::new(told(member, self.me));
-            batch.line(&Line::Item(Item { what: Object::Members { value } }));
-        }
-        while batch.has_room() {
-            let Some(decision) = self.decisions.pop_front() else { break };
-            let value = Box::new(decision_view(&decision));
-            batch.line(&Line::Item(Item { what: Object::Decisions { value } }));
+            let Some(item) = self.items.pop_front() else { break };
+            match item.told(self.me) {
+                Object::Other => {}
+                what => batch.line(&Line::Item(Item { what })),
+            }
         }
         if self.synced_at.is_none_or(|at| self.cursor < at) && batch.has_room() {
             self.read(batch);
         }
-        let has_listed = self.items.is_empty() && self.decisions.is_empty();
+        let has_listed = self.items.is_empty();
         if has_listed && !self.is_over && self.synced_at.take_if(|at| self.cursor >= *at).is_some() {
             batch.line(&Line::Synced(Mark { revision: self.cursor }));
         }
@@ -417,6 +479,7 @@ mod tests {
             heartbeat: Some(heartbeat.into()),
             since: None,
             label: None,
+            network: None,
         };
         let some = wanted(query("members", "ready,down", "5m"));
         assert_eq!(
@@ -435,8 +498,8 @@ mod tests {
             let detail = Wanted::try_from(bad).unwrap_err().detail;
             assert!(detail.contains(text), "{detail}");
         }
-        let WatchQuery { topics: _, since: _, status: _, label: _, heartbeat: _ } = WatchQuery::default();
-        assert_eq!(KEYS, ["topics", "since", "status", "label", "heartbeat"]);
+        let WatchQuery { topics: _, since: _, status: _, label: _, network: _, heartbeat: _ } = WatchQuery::default();
+        assert_eq!(KEYS, ["topics", "since", "status", "label", "network", "heartbeat"]);
     }
 
     #[test]

@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "agent")]
 use super::schema;
-use super::{Decision, Member};
+use super::{Attachment, Conflict, Decision, Endpoint, Member};
+use crate::record::network::NetworkId;
 use crate::record::{NodeId, Status};
 
 /// Media type of the stream.
@@ -51,17 +52,26 @@ pub enum Topic {
     Members,
     /// What operators have decided.
     Decisions,
+    /// Which nodes are attached to which networks.
+    Networks,
+    /// What is reachable in the networks that the daemon's node is attached to.
+    Endpoints,
+    /// Addresses in these networks that several claim.
+    Conflicts,
 }
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Self; 2] = [Self::Members, Self::Decisions];
+    pub const ALL: [Self; 5] = [Self::Members, Self::Decisions, Self::Networks, Self::Endpoints, Self::Conflicts];
 
     /// The word used in queries and lines.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Members => "members",
             Self::Decisions => "decisions",
+            Self::Networks => "networks",
+            Self::Endpoints => "endpoints",
+            Self::Conflicts => "conflicts",
         }
     }
 }
@@ -111,6 +121,11 @@ pub struct WatchQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "agent", param(value_type = Vec<schema::Word>, style = Form, explode = false, min_items = 1, required = false))]
     pub label: Option<String>,
+    /// Comma-separated networks, ids or names: only these networks' attachments, endpoints and conflicts. Members and
+    /// decisions are told all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "agent", param(value_type = Option<String>))]
+    pub network: Option<String>,
     /// After how long without another line there is a heartbeat, "1s" to "5m"; "15s" when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "agent", param(value_type = schema::Period, required = false))]
@@ -183,6 +198,21 @@ pub enum Object {
         /// As it is in force.
         value: Box<Decision>,
     },
+    /// That a node is attached to a network.
+    Networks {
+        /// As it is told.
+        value: Box<Attachment>,
+    },
+    /// An endpoint.
+    Endpoints {
+        /// As it is told.
+        value: Box<Endpoint>,
+    },
+    /// An address that several claim.
+    Conflicts {
+        /// Who has it, and who else claims it.
+        value: Box<Conflict>,
+    },
     /// Something that a daemon newer than the reader has.
     #[serde(other)]
     Other,
@@ -234,6 +264,27 @@ pub enum Values {
         /// None: it does not stand any more.
         new: Option<Box<Decision>>,
     },
+    /// That a node is attached to a network.
+    Networks {
+        /// None: it was not.
+        old: Option<Box<Attachment>>,
+        /// None: it is no more.
+        new: Option<Box<Attachment>>,
+    },
+    /// An endpoint.
+    Endpoints {
+        /// None: it was not known.
+        old: Option<Box<Endpoint>>,
+        /// None: it has gone, or this node is attached to its network no more.
+        new: Option<Box<Endpoint>>,
+    },
+    /// An address that several claim.
+    Conflicts {
+        /// None: one only has claimed it.
+        old: Option<Box<Conflict>>,
+        /// None: one only claims it, or nobody.
+        new: Option<Box<Conflict>>,
+    },
     /// Something that a daemon newer than the reader has.
     #[serde(other)]
     Other,
@@ -245,7 +296,22 @@ impl Values {
         match self {
             Self::Members { .. } => Some(Topic::Members),
             Self::Decisions { .. } => Some(Topic::Decisions),
+            Self::Networks { .. } => Some(Topic::Networks),
+            Self::Endpoints { .. } => Some(Topic::Endpoints),
+            Self::Conflicts { .. } => Some(Topic::Conflicts),
             Self::Other => None,
+        }
+    }
+}
+
+impl Values {
+    /// The network that it is about, if any.
+    pub fn network(&self) -> Option<NetworkId> {
+        match self {
+            Self::Networks { old, new } => new.as_ref().or(old.as_ref()).map(|one| one.network),
+            Self::Endpoints { old, new } => new.as_ref().or(old.as_ref()).map(|one| one.network),
+            Self::Conflicts { old, new } => new.as_ref().or(old.as_ref()).map(|one| one.network),
+            Self::Members { .. } | Self::Decisions { .. } | Self::Other => None,
         }
     }
 }
@@ -447,7 +513,10 @@ mod tests {
             assert_eq!(topic.word().parse(), Ok(topic));
         }
         let error = "weather".parse::<Topic>().unwrap_err().to_string();
-        assert_eq!(error, "\"weather\" is not a topic: expected one of members, decisions");
+        assert_eq!(
+            error,
+            "\"weather\" is not a topic: expected one of members, decisions, networks, endpoints, conflicts"
+        );
         for cause in [Cause::ProbeTimeout, Cause::Refuted, Cause::Returned, Cause::Other] {
             assert_eq!(serde_json::to_string(&cause).unwrap(), format!("\"{}\"", cause.word()));
         }

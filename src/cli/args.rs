@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::Exit;
 use super::filter::{self, Condition};
+use super::networks::{EndpointCommand, NetworkCommand};
 use super::node;
 use crate::api::DEFAULT_SOCKET;
 use crate::api::watch::Topic;
@@ -120,6 +121,12 @@ pub(super) enum Command {
     /// Look at nodes, and decide about them
     #[command(subcommand, disable_help_subcommand = true)]
     Node(NodeCommand),
+    /// Look at overlay networks, and attach this node to them
+    #[command(subcommand, disable_help_subcommand = true)]
+    Network(NetworkCommand),
+    /// Look at endpoints, and write this node's
+    #[command(subcommand, disable_help_subcommand = true)]
+    Endpoint(EndpointCommand),
     /// Attach metadata to this node, for all nodes to see
     #[command(after_help = METADATA_EXAMPLES)]
     Metadata(MetadataArgs),
@@ -384,6 +391,10 @@ pub(super) struct WatchArgs {
     /// Only nodes with this label, before or after a change. Again: all of them
     #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = NonEmptyStringValueParser::new())]
     pub(super) labels: Vec<String>,
+
+    /// Only attachments, endpoints and conflicts of this network, by id or name. Again: either
+    #[arg(long = "network", value_name = "NETWORK", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) networks: Vec<String>,
 
     /// Run this shell command once for each change, one at a time and in order. It gets the change as JSON on its
     /// standard input, and GOSSIPD_REVISION, GOSSIPD_TOPIC, GOSSIPD_CAUSE, GOSSIPD_TIME, GOSSIPD_NODE_ID,

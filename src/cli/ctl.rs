@@ -18,6 +18,7 @@ use super::args::{
 };
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
+use super::networks;
 use super::node;
 use super::render::{self, Look};
 use super::{watch, without_empty_variables};
@@ -67,6 +68,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Node(NodeCommand::Promote(args)) => node::promote(socket, args).await,
         Command::Node(NodeCommand::Demote(args)) => node::demote(socket, args).await,
         Command::Node(NodeCommand::Rm(args)) => node::rm(socket, args).await,
+        Command::Network(command) => networks::network(socket, command).await,
+        Command::Endpoint(command) => networks::endpoint(socket, command).await,
         Command::Metadata(args) => node::metadata(socket, args).await,
         Command::Watch(args) => watch::watch(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
@@ -213,16 +216,20 @@ fn token_from_environment(value: Option<OsString>) -> Result<String, Failure> {
     Ok(token.to_owned())
 }
 
-fn read_token(path: &Path) -> Result<String, Failure> {
+/// What is in a file; `-`: on stdin.
+pub(super) fn read_file(path: &Path, what: &str, bytes_max: u64) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
-        io::stdin().lock().take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text)
+        io::stdin().lock().take(bytes_max).read_to_string(&mut text)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text))
+        std::fs::File::open(path).and_then(|file| file.take(bytes_max).read_to_string(&mut text))
     };
-    read.map_err(|error| {
-        Failure::new(Exit::Failed, format!("cannot read the join token from {}: {error}", path.display()))
-    })?;
+    read.map_err(|error| Failure::new(Exit::Failed, format!("cannot read {what} from {}: {error}", path.display())))?;
+    Ok(text)
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let text = read_file(path, "the join token", TOKEN_FILE_BYTES_MAX)?;
     let mut words = text.split_whitespace();
     match (words.next(), words.next()) {
         (Some(token), None) => Ok(token.to_owned()),

@@ -85,9 +85,15 @@ async fn run(command: &str, socket: &Path, change: &Change) -> io::Result<ExitSt
 fn variables(change: &Change) -> Vec<(&'static str, String)> {
     let (old, new) = match &change.what {
         Values::Members { old, new } => (old.as_deref(), new.as_deref()),
-        Values::Decisions { .. } | Values::Other => (None, None),
+        _ => (None, None),
     };
     let node = new.or(old);
+    let owner = match &change.what {
+        Values::Decisions { old, new } => new.as_ref().or(old.as_ref()).and_then(|decision| decision.node),
+        Values::Networks { old, new } => new.as_ref().or(old.as_ref()).map(|attachment| attachment.node),
+        Values::Endpoints { old, new } => new.as_ref().or(old.as_ref()).map(|endpoint| endpoint.node),
+        Values::Members { .. } | Values::Conflicts { .. } | Values::Other => None,
+    };
     let of_node = |text: fn(&Member) -> String| node.map(text).unwrap_or_default();
     let status = |member: Option<&Member>| member.map_or("", |member| Status::word(member.status)).to_owned();
     vec![
@@ -95,7 +101,7 @@ fn variables(change: &Change) -> Vec<(&'static str, String)> {
         ("GOSSIPD_TOPIC", change.what.topic().map_or("other", |topic| topic.word()).to_owned()),
         ("GOSSIPD_CAUSE", change.cause.word().to_owned()),
         ("GOSSIPD_TIME", change.time.clone()),
-        ("GOSSIPD_NODE_ID", of_node(|node| node.id.to_string())),
+        ("GOSSIPD_NODE_ID", owner.or(node.map(|node| node.id)).map(|id| id.to_string()).unwrap_or_default()),
         ("GOSSIPD_NODE_NAME", of_node(|node| node.hostname.clone().unwrap_or_default())),
         ("GOSSIPD_NODE_ADDRESS", of_node(|node| node.address.to_string())),
         ("GOSSIPD_OLD_STATUS", status(old)),

@@ -3,7 +3,7 @@
 //! One file for each program's arguments and commands (`args` and `ctl` for `gossipctl`, `daemon` and `dev` for
 //! `gossipd`), and beside them what they share:
 //! texts and tables (`render`), filters of listings (`filter`), exit codes (`exit`), the event stream (`watch`) and the
-//! commands that are run for its changes (`hook`).
+//! commands that are run for its changes (`hook`). `node` and `networks` have families of commands of their own.
 //!
 //! Not here: the API's types (`api`), the way to the daemon (`client`).
 
@@ -16,6 +16,7 @@ mod dev;
 mod exit;
 mod filter;
 mod hook;
+mod networks;
 mod node;
 mod render;
 mod watch;

@@ -96,7 +96,7 @@ async fn decide(
 }
 
 /// The daemon's own trouble ends the command; a refusal is one node's matter.
-fn note(outcome: &mut Outcome, error: ClientError) -> Result<(), Failure> {
+pub(super) fn note(outcome: &mut Outcome, error: ClientError) -> Result<(), Failure> {
     match error {
         ClientError::Problem(_) => outcome.failures.push(error.into()),
         // What was decided so far has to be said.

@@ -73,10 +73,7 @@ pub(super) fn members_table(members: &[Member], look: Look) -> String {
         });
         table.add_row(usual.into_iter().chain(wide.into_iter().flatten()));
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, COLUMN_GAP));
-    }
-    let text = table.trim_fmt();
+    let text = with_gaps(table);
 
     let colours = std::iter::once(BOLD).chain(members.iter().map(|member| colour(member.status)));
     let mut out = String::with_capacity(text.len() + members.len());
@@ -89,6 +86,24 @@ pub(super) fn members_table(members: &[Member], look: Look) -> String {
         out.push('\n');
     }
     out
+}
+
+fn with_gaps(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, COLUMN_GAP));
+    }
+    table.trim_fmt()
+}
+
+/// A table without colours, the titles first.
+pub(super) fn table(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(titles);
+    for row in rows {
+        table.add_row(row);
+    }
+    with_gaps(table).lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// What is wrong; none: nothing.
@@ -113,7 +128,8 @@ fn shortened(text: &str, chars_max: usize, look: Look) -> String {
     format!("{}…", printable(&kept))
 }
 
-fn known(value: Option<impl Display>) -> String {
+/// A value, or what stands where nothing is known.
+pub(super) fn known(value: Option<impl Display>) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string())
 }
 

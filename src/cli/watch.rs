@@ -13,17 +13,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::{StreamFormat, WatchArgs};
 use super::exit::{Exit, Failure, Outcome, printable, warn};
 use super::hook::Hook;
+use super::networks::{attachment_text, conflict_text, endpoint_text};
 use crate::api::watch::{Change, Item, Line, Object, Values};
 use crate::api::{Decision, Member};
 use crate::client::{Client, Feed, Told, WatchOptions};
 
 /// Follows the stream until it is interrupted, or nobody reads it any more.
 pub(super) async fn watch(socket: &Path, args: WatchArgs) -> Result<Outcome, Failure> {
-    let WatchArgs { topics, format, since, filters, exec, labels } = args;
+    let WatchArgs { topics, format, since, filters, exec, labels, networks } = args;
     let cannot_listen = |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_listen)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_listen)?;
-    let options = WatchOptions { topics, labels, status: filters.concat(), since, ..WatchOptions::default() };
+    let options = WatchOptions { topics, labels, networks, status: filters.concat(), since, ..WatchOptions::default() };
     let feed = Client::connect(socket).await?.feed(options);
     let mut hook = exec.map(|command| Hook::start(command, socket));
     let done = tokio::select! {
@@ -106,6 +107,15 @@ fn text(line: &Line) -> Option<String> {
         Line::Item(Item { what: Object::Decisions { value } }) => {
             Some(format!("{}  {} (listed)", value.at, decision_text(value)))
         }
+        Line::Item(Item { what }) => {
+            let text = match what {
+                Object::Networks { value } => attachment_text(None, Some(value)),
+                Object::Endpoints { value } => endpoint_text(None, Some(value)),
+                Object::Conflicts { value } => conflict_text(None, Some(value)),
+                _ => None,
+            };
+            text.map(|text| format!("{text} (listed)"))
+        }
         Line::Change(change) => {
             let Change { revision: _, time, cause, by, what } = change.as_ref();
             let by = by.map(|by| format!(", by {by}")).unwrap_or_default();
@@ -117,7 +127,15 @@ fn text(line: &Line) -> Option<String> {
                     let ends = if ends { " does not stand any more" } else { "" };
                     return Some(format!("{time}  {}{ends} ({cause}{by})", decision_text(decision)));
                 }
-                Values::Other => return None,
+                tables => {
+                    let text = match tables {
+                        Values::Networks { old, new } => attachment_text(old.as_deref(), new.as_deref()),
+                        Values::Endpoints { old, new } => endpoint_text(old.as_deref(), new.as_deref()),
+                        Values::Conflicts { old, new } => conflict_text(old.as_deref(), new.as_deref()),
+                        _ => None,
+                    };
+                    return text.map(|text| format!("{time}  {text} ({cause}{by})"));
+                }
             };
             Some(format!("{time}  {}  {} ({cause}{by})", node(new.or(old)?), difference(old, new)))
         }

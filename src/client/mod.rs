@@ -11,6 +11,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod lead;
+mod networks;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::error::ClientError;
 pub use self::lead::Leadership;
+pub use self::networks::{EndpointLease, EndpointTurn, NetworkTable};
 use self::transport::{Answer, Limits};
 #[cfg(feature = "cli")]
 pub(crate) use self::watch::{Feed, Told};

@@ -25,7 +25,7 @@ use crate::api::watch::{
     Change, CloseReason, Closed, HEARTBEAT_DEFAULT_S, Hello, Item, Lagged, Line, Mark, Object, Topic, Values, fits,
     has_labels,
 };
-use crate::api::{Decision, Member, ProblemKind};
+use crate::api::{Attachment, Conflict, Decision, Endpoint, Member, ProblemKind};
 use crate::record::{NodeId, Status};
 
 /// First pause before a connection is tried again, about.
@@ -40,6 +40,8 @@ pub struct WatchOptions {
     pub topics: Vec<Topic>,
     /// Only nodes with all of these labels, `KEY` or `KEY=VALUE`, before or after a change; none: all.
     pub labels: Vec<String>,
+    /// Only attachments, endpoints and conflicts of these networks, ids or names; none: all.
+    pub networks: Vec<String>,
     /// Only nodes with one of these statuses, before or after a change; none: all.
     pub status: Vec<Status>,
     /// Go on after this revision, which was told by the same daemon. Without it, the snapshot comes first.
@@ -52,7 +54,8 @@ pub struct WatchOptions {
 impl Default for WatchOptions {
     fn default() -> Self {
         let heartbeat = Duration::from_secs(HEARTBEAT_DEFAULT_S);
-        Self { topics: Vec::new(), labels: Vec::new(), status: Vec::new(), since: None, heartbeat }
+        let (topics, labels, networks, status) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { topics, labels, networks, status, since: None, heartbeat }
     }
 }
 
@@ -100,6 +103,12 @@ pub enum Update {
         members: Vec<Member>,
         /// The decisions.
         decisions: Vec<Decision>,
+        /// The attachments.
+        networks: Vec<Attachment>,
+        /// The endpoints.
+        endpoints: Vec<Endpoint>,
+        /// Addresses that several claim.
+        conflicts: Vec<Conflict>,
     },
     /// Something has changed.
     Change(Change),
@@ -295,7 +304,7 @@ fn is_final(error: &ClientError) -> bool {
 
 fn query(options: &WatchOptions, since: Option<u64>) -> String {
     // Destructured in full: a new option has to be sent too.
-    let WatchOptions { topics, labels, status, since: _, heartbeat } = options;
+    let WatchOptions { topics, labels, networks, status, since: _, heartbeat } = options;
     let list = |words: Vec<&str>| (!words.is_empty()).then(|| words.join(","));
     let heartbeat = Some(format!("{}ms", heartbeat.as_millis()));
     query_of([
@@ -303,6 +312,7 @@ fn query(options: &WatchOptions, since: Option<u64>) -> String {
         ("since", &since.map(|since| since.to_string())),
         ("status", &list(status.iter().map(|status| status.word()).collect())),
         ("label", &list(labels.iter().map(String::as_str).collect())),
+        ("network", &list(networks.iter().map(String::as_str).collect())),
         ("heartbeat", &heartbeat),
     ])
 }
@@ -352,7 +362,7 @@ type Next = Pin<Box<dyn Future<Output = (Folding, Outcome)> + Send>>;
 
 impl Subscription {
     pub(super) fn new(path: PathBuf, limits: Limits, options: WatchOptions) -> Self {
-        let folding = Folding { feed: Feed::new(path, limits, options), items: Vec::new(), decisions: Vec::new() };
+        let folding = Folding { feed: Feed::new(path, limits, options), items: Items::default() };
         Self { next: Some(folding.next()) }
     }
 
@@ -387,8 +397,34 @@ impl fmt::Debug for Subscription {
 struct Folding {
     feed: Feed,
     /// The snapshot so far.
-    items: Vec<Member>,
+    items: Items,
+}
+
+#[derive(Default)]
+struct Items {
+    members: Vec<Member>,
     decisions: Vec<Decision>,
+    networks: Vec<Attachment>,
+    endpoints: Vec<Endpoint>,
+    conflicts: Vec<Conflict>,
+}
+
+impl Items {
+    fn add(&mut self, what: Object) {
+        match what {
+            Object::Members { value } => self.members.push(*value),
+            Object::Decisions { value } => self.decisions.push(*value),
+            Object::Networks { value } => self.networks.push(*value),
+            Object::Endpoints { value } => self.endpoints.push(*value),
+            Object::Conflicts { value } => self.conflicts.push(*value),
+            Object::Other => {}
+        }
+    }
+
+    fn at(self, revision: u64) -> Update {
+        let Self { members, decisions, networks, endpoints, conflicts } = self;
+        Update::Snapshot { revision, members, decisions, networks, endpoints, conflicts }
+    }
 }
 
 impl Folding {
@@ -414,19 +450,14 @@ impl Folding {
             Told::Line(line, _) => line,
         };
         match line {
-            Line::Hello(_) => {
-                self.items.clear();
-                self.decisions.clear();
-            }
-            Line::Item(Item { what: Object::Members { value } }) => self.items.push(*value),
-            Line::Item(Item { what: Object::Decisions { value } }) => self.decisions.push(*value),
+            Line::Hello(_) => self.items = Items::default(),
+            Line::Item(Item { what }) => self.items.add(what),
             Line::Synced(Mark { revision }) if self.feed.is_snapshot => {
-                let (members, decisions) = (std::mem::take(&mut self.items), std::mem::take(&mut self.decisions));
-                return Some(Update::Snapshot { revision, members, decisions });
+                return Some(std::mem::take(&mut self.items).at(revision));
             }
             Line::Synced(Mark { revision }) => return Some(Update::Resumed { revision }),
             Line::Change(change) => return Some(Update::Change(*change)),
-            Line::Item(_) | Line::Heartbeat(_) | Line::Lagged(_) | Line::Closed(_) | Line::Other => {}
+            Line::Heartbeat(_) | Line::Lagged(_) | Line::Closed(_) | Line::Other => {}
         }
         None
     }
@@ -633,6 +664,7 @@ mod tests {
         let (fake, log) = answering(answers);
         let options = WatchOptions {
             labels: vec!["zone=fra1".to_owned()],
+            networks: Vec::new(),
             topics: vec![Topic::Members],
             status: vec![Status::Ready, Status::Down],
             since: Some(5),
@@ -702,7 +734,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let members = [A, B].map(|id| serde_json::from_str(&member(id, "ready")).unwrap()).to_vec();
-        let snapshot = Update::Snapshot { revision: 7, members, decisions: Vec::new() };
+        let snapshot = Items { members, ..Items::default() }.at(7);
         let down = update(&change(8, B, "ready", Some("down")));
         let options = WatchOptions { status: vec![Status::Ready], ..WatchOptions::default() };
         for (mut table, nodes) in [(MemberTable::default(), 2), (MemberTable::of(&options), 1)] {

@@ -81,7 +81,7 @@ impl Stream {
 fn values(change: &Change) -> (Option<&Member>, Option<&Member>) {
     match &change.what {
         Values::Members { old, new } => (old.as_deref(), new.as_deref()),
-        Values::Decisions { .. } | Values::Other => panic!("{change:?}"),
+        _ => panic!("{change:?}"),
     }
 }
 
