@@ -226,6 +226,11 @@ pub(super) async fn list_endpoints(membership: &Membership, filter: EndpointFilt
         let tables = node.tables();
         let wanted: Result<BTreeSet<_>, _> = networks.iter().map(|name| find_network(node, name)).collect();
         let (wanted, downs) = (wanted?, Downs::of(node));
+        if let Some(other) = wanted.iter().find(|network| !tables.is_attached(**network, node.identity().id)) {
+            return Err(ProblemKind::Conflict.problem(format!(
+                "this node is not attached to network {other}, so it does not know its endpoints; ask an attached node ('gossipctl network inspect {other}'), or attach this one"
+            )));
+        }
         let fits = |endpoint: &record::Endpoint| {
             let service = endpoint.service.as_ref();
             (states.is_empty() || states.contains(&endpoint.state))

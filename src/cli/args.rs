@@ -499,6 +499,8 @@ mod tests {
           join-token  Show, replace or revoke the token that lets nodes join
           members     List the nodes of the cluster
           node        Look at nodes, and decide about them
+          network     Look at overlay networks, and attach this node to them
+          endpoint    Look at endpoints, and write this node's
           metadata    Attach metadata to this node, for all nodes to see
           watch       Follow what happens in the cluster, until interrupted
           version     Show the versions of this program and of the daemon
@@ -593,7 +595,7 @@ mod tests {
               --topics <TOPIC>
                   What to follow [default: all]
 
-                  [possible values: members, decisions]
+                  [possible values: members, decisions, networks, endpoints, conflicts]
 
               --format <FORMAT>
                   How to print it
@@ -612,6 +614,9 @@ mod tests {
 
               --label <KEY[=VALUE]>
                   Only nodes with this label, before or after a change. Again: all of them
+
+              --network <NETWORK>
+                  Only attachments, endpoints and conflicts of this network, by id or name. Again: either
 
               --exec <COMMAND>
                   Run this shell command once for each change, one at a time and in order. It gets the

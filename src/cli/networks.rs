@@ -475,6 +475,6 @@ pub(super) fn conflict_text(old: Option<&Conflict>, new: Option<&Conflict>) -> O
         Some(_) => {
             format!("conflict: {address} in network {network} is claimed by {}; the first has it", all.join(", "))
         }
-        None => format!("conflict over: {address} in network {network}"),
+        None => format!("conflict ended: {address} in network {network}"),
     })
 }

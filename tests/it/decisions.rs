@@ -4,7 +4,7 @@ use gossipd::api::{Decisions, ManagerStatus, Member};
 use gossipd::record::{Availability, Role, Status};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Node, all_ready, cluster, form, free_port, wait_for};
+use crate::harness::{Node, all_ready, at_fixed_port, cluster, form, wait_for};
 
 /// How `by` lists `about`.
 fn listed(by: &Node, about: &Node) -> Result<Member, String> {
@@ -20,11 +20,6 @@ fn listed_everywhere(nodes: &[&Node], id: &str, what: &str, fits: impl Fn(&Membe
             if fits(&member) { Ok(()) } else { Err(format!("{member:?}")) }
         });
     }
-}
-
-fn at_fixed_port(node: Node) -> Node {
-    let port = free_port(node.ip);
-    node.on_port(port)
 }
 
 fn update(by: &Node, arguments: &[&str]) -> String {

@@ -78,6 +78,12 @@ pub(crate) fn free_port(ip: Ipv4Addr) -> u16 {
     })
 }
 
+/// A node that can be started again where it was.
+pub(crate) fn at_fixed_port(node: Node) -> Node {
+    let port = free_port(node.ip);
+    node.on_port(port)
+}
+
 /// Whether nobody listens there, neither UDP nor TCP.
 pub(crate) fn is_closed(addr: SocketAddr) -> bool {
     // A bind of TCP would fail on connections that are still ending, a connection attempt does not.

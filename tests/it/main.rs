@@ -22,6 +22,7 @@ mod dev;
 mod document;
 mod harness;
 mod hostile;
+mod networks;
 mod openapi;
 mod refusals;
 mod relay;

@@ -87,6 +87,7 @@ fn least((_, path): &Operation) -> Value {
         "/v1/cluster/join" => json!({ "token": token, "remotes": ["127.0.0.1:9"] }),
         "/v1/self/metadata" => json!({ "metadata": {} }),
         "/v1/leader" => json!({ "term": 1 }),
+        "/v1/lease" => json!({ "network": "web", "endpoints": [] }),
         _ => json!({}),
     }
 }
@@ -109,6 +110,11 @@ impl<'a> Lines<'a> {
     fn lead(api: &'a Api, node: &Node, term: u64) -> Self {
         let body = json!({ "term": term }).to_string();
         Self::of(api, node, ("post", "/v1/leader"), "/v1/leader", Sent::Fit(&body))
+    }
+
+    /// A program with endpoints.
+    fn lease(api: &'a Api, node: &Node, body: &Value) -> Self {
+        Self::of(api, node, ("post", "/v1/lease"), "/v1/lease", Sent::Fit(&body.to_string()))
     }
 
     fn of(api: &'a Api, node: &Node, (method, path): (&str, &str), target: &str, sent: Sent<'_>) -> Self {
@@ -239,6 +245,78 @@ fn lead_all(api: &Api, nodes: &[Node; 3]) {
         let listed = api.get(a, "/v1/members/{reference}", "/v1/members/self");
         if listed["leader_term"] == 2 { Ok(()) } else { Err(listed.to_string()) }
     });
+}
+
+/// Networks and endpoints: written, read, leased, and taken away.
+fn network_all(api: &Api, nodes: &[Node; 3]) {
+    let [a, b, _] = nodes;
+    let wait = "30s";
+    let attach = "/v1/networks/{reference}/attach";
+    let own = json!({ "data_path_addr": "10.0.0.1", "mac": "02:42:0a:00:00:01", "wait": wait });
+    api.does(a, "post", attach, "/v1/networks/web/attach", &own);
+    api.does(b, "post", attach, "/v1/networks/web/attach", &json!({}));
+    api.does(a, "post", attach, "/v1/networks/bm1k2ph0tn6ufbnkdaatq4cwv/attach", &json!({ "name": "web" }));
+    api.refuses(a, "ambiguous", "get", "/v1/networks/{reference}", "/v1/networks/web", &Value::Null);
+    let detach = "/v1/networks/{reference}/detach";
+    let target = format!("/v1/networks/bm1k2ph0tn6ufbnkdaatq4cwv/detach?wait={wait}");
+    api.does(a, "post", detach, &target, &Value::Null);
+    let path = "/v1/networks/{reference}/endpoints";
+    let service = json!({ "id": "b7aykqcj", "name": "shop", "vip_v4": "10.0.9.2", "vip_v6": "fd00:9::2" });
+    let port = json!({ "protocol": "udp", "published": 53, "target": 5353, "mode": "host" });
+    let one = json!({ "task": "shop.1", "service": service, "state": "enabled", "addresses": ["10.0.9.5/24"], "mac": "02:42:0a:00:09:05",
+        "ports": [port], "aliases": ["www"], "task_aliases": ["first"], "labels": { "zone": "fra1" } });
+    let set = json!({ "set": [one], "remove": ["bm1k2ph0tn6ufbnkdaatq4cwv"], "wait": wait });
+    let written = api.does(a, "post", path, "/v1/networks/web/endpoints", &set);
+    let two = json!({ "task": "shop.2", "addresses": ["10.0.9.5/24"] });
+    api.does(a, "put", path, "/v1/networks/web/endpoints", &json!({ "endpoints": [one, two] }));
+    api.get(a, "/v1/networks", "/v1/networks");
+    api.get(a, "/v1/networks/{reference}", "/v1/networks/web");
+    let version = written["seen"]["version"].as_str().unwrap();
+    let seen = "/v1/networks/{reference}/seen";
+    api.get(b, seen, &format!("/v1/networks/web/seen?node={}&version={version}&wait=5s", a.id()));
+    api.get(b, "/v1/endpoints", "/v1/endpoints?network=web&service=shop&node=web&state=enabled&port=53/udp");
+    api.get(b, "/v1/endpoints/{reference}", "/v1/endpoints/shop.1");
+    let mut lines = Lines::open(api, b, "&topics=networks,endpoints,conflicts&network=web");
+    lines.until("synced");
+    for turn in ["disable", "enable", "remove"] {
+        let path = format!("/v1/endpoints/{{reference}}/{turn}");
+        api.does(a, "post", &path, &format!("/v1/endpoints/shop.2/{turn}?wait={wait}"), &Value::Null);
+        lines.until("change");
+        api.refuses(b, "conflict", "post", &path, &format!("/v1/endpoints/shop.1/{turn}"), &Value::Null);
+        api.refuses(a, "not-found", "post", &path, &format!("/v1/endpoints/nobody/{turn}"), &Value::Null);
+        api.refuses(a, "bad-request", "post", &path, &format!("/v1/endpoints/shop.1/{turn}?wait=11m"), &Value::Null);
+    }
+    let lease =
+        json!({ "network": "web", "endpoints": [{ "task": "l", "addresses": ["10.0.9.9/24"] }], "grace": "0s" });
+    let mut leased = Lines::lease(api, a, &lease);
+    leased.until("leased");
+    leased.until("heartbeat");
+    let mut over = Lines::lease(api, a, &lease);
+    over.until("leased");
+    leased.until("superseded");
+    refuse_networks(api, nodes);
+}
+
+/// What the present state does not allow of networks and endpoints.
+fn refuse_networks(api: &Api, [a, _, c]: &[Node; 3]) {
+    let nothing = Value::Null;
+    let empty = json!({});
+    let path = "/v1/networks/{reference}/endpoints";
+    let of = |network: &str, verb: &str| format!("/v1/networks/{network}/{verb}");
+    let all = json!({ "endpoints": [] });
+    api.refuses(a, "not-found", "get", "/v1/networks/{reference}", "/v1/networks/nobody", &nothing);
+    api.refuses(a, "not-found", "post", path, &of("nobody", "endpoints"), &empty);
+    api.refuses(a, "not-found", "put", path, &of("nobody", "endpoints"), &all);
+    api.refuses(a, "not-found", "post", "/v1/networks/{reference}/detach", &of("nobody", "detach"), &nothing);
+    api.refuses(a, "not-found", "get", "/v1/networks/{reference}/seen", &of("nobody", "seen"), &nothing);
+    api.refuses(a, "bad-request", "get", "/v1/networks/{reference}/seen", &of("web", "seen?version=1"), &nothing);
+    api.refuses(a, "bad-request", "post", "/v1/networks/{reference}/detach", &of("web", "detach?wait=11m"), &nothing);
+    api.refuses(a, "bad-request", "get", "/v1/endpoints", "/v1/endpoints?port=http", &nothing);
+    api.refuses(a, "not-found", "get", "/v1/endpoints", "/v1/endpoints?network=nobody", &nothing);
+    api.refuses(c, "conflict", "get", "/v1/endpoints", "/v1/endpoints?network=web", &nothing);
+    api.refuses(a, "not-found", "get", "/v1/endpoints/{reference}", "/v1/endpoints/nobody", &nothing);
+    let lease = json!({ "network": "nobody", "endpoints": [] });
+    api.refuses(a, "not-found", "post", "/v1/lease", "/v1/lease", &lease);
 }
 
 /// What the present state does not allow.
@@ -375,6 +453,7 @@ fn the_document_is_what_the_daemon_does() {
     misuse_all(&api, &idle);
     decide_all(&api, &nodes);
     lead_all(&api, &nodes);
+    network_all(&api, &nodes);
     refuse_all(&api, &nodes, &idle);
     crowd(&api, &nodes[0]);
     let guarded = guarded();

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use utoipa::OpenApi;
 
-use super::openapi::{OfNetwork, OfNetworkWrite, OfTables, OfTurn};
+use super::openapi::{OfEndpoints, OfNetwork, OfNetworkWrite, OfTables, OfTurn};
 use super::{Answer, App, Body, Json, MayWrite, Named, uncancelled};
 use crate::agent::daemon::Daemon;
 use crate::agent::lease;
@@ -159,7 +159,7 @@ async fn who_has_seen(
 
 /// The endpoints of the networks that this node is attached to, at one revision.
 #[utoipa::path(get, path = "/v1/endpoints", params(EndpointFilter),
-    responses((status = 200, description = "The endpoints that fit.", body = Endpoints), OfNetwork))]
+    responses((status = 200, description = "The endpoints that fit.", body = Endpoints), OfEndpoints))]
 async fn list_endpoints(
     State(daemon): App,
     RawQuery(raw): RawQuery,

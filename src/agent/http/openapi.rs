@@ -93,6 +93,8 @@ problems! {
     OfTables(false) = [NotInCluster, Internal];
     /// Of a question about networks or endpoints.
     OfNetwork(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Internal];
+    /// Of a list of endpoints.
+    OfEndpoints(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of a write into this node's tables.
     OfNetworkWrite(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of a write without a body.
