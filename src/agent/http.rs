@@ -583,7 +583,7 @@ mod tests {
                 assert!(!description.is_empty(), "{method} {path} {status} has no description");
                 let content: Vec<_> = response["content"].as_object().unwrap().keys().map(String::as_str).collect();
                 let expected = match (status.as_str(), path) {
-                    ("200", "/v1/watch" | "/v1/leader") => api::watch::NDJSON,
+                    ("200", "/v1/watch" | "/v1/leader" | "/v1/lease") => api::watch::NDJSON,
                     ("200", "/metrics") => METRICS_TEXT,
                     (status, _) if status.starts_with('4') => api::PROBLEM_JSON,
                     ("500" | "502", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,

@@ -34,6 +34,9 @@ use crate::wire::table::{Scope, Sight, Span, Step};
 /// How long the tables of a node that is down are compared, in milliseconds: its last words have arrived by then.
 const COMPARED_DOWN_MS: u64 = 60_000;
 
+/// A member's status, and since when.
+type State = (Status, u64);
+
 /// Everything that a node keeps about tables.
 #[derive(Debug)]
 pub(super) struct Holdings {
@@ -148,12 +151,12 @@ impl Node {
         now: Now,
         cause: Cause,
         owner: NodeId,
-        (old, new): (Option<(Status, u64)>, Option<(Status, u64)>),
+        (old, new): (Option<State>, Option<State>),
     ) {
-        let down_since_ms = |state: Option<(Status, u64)>| state.filter(|(status, _)| *status == Status::Down);
+        let down_since_ms = |state: Option<State>| state.filter(|(status, _)| *status == Status::Down);
         let (was_down, is_down) = (down_since_ms(old), down_since_ms(new));
         let was_down_since_ms = was_down.map(|(_, since_ms)| since_ms);
-        let status = |state: Option<(Status, u64)>| state.map(|(status, _)| status);
+        let status = |state: Option<State>| state.map(|(status, _)| status);
         let (old, new) = (status(old), status(new));
         match new {
             Some(Status::Ready | Status::Suspect) => self.holdings.tables.know(owner),

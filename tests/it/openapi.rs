@@ -50,8 +50,9 @@ impl Api {
     /// Does something that works.
     #[track_caller]
     fn does(&self, node: &Node, method: &str, path: &str, target: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let answer = self.ask(node, method, path, target, Sent::Fit(&body));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let sent = if body.is_empty() { Sent::Nothing } else { Sent::Fit(&body) };
+        let answer = self.ask(node, method, path, target, sent);
         assert_eq!(answer.status, 200, "{method} {target} {body}: {answer:?}");
         answer.json()
     }
@@ -81,12 +82,13 @@ fn filled(path: &str) -> String {
 }
 
 /// The least that an operation takes.
-fn least((_, path): &Operation) -> Value {
+fn least((method, path): &Operation) -> Value {
     let token = format!("GDTKN-1-{}-{}", "0".repeat(50), "0".repeat(25));
     match path.as_str() {
         "/v1/cluster/join" => json!({ "token": token, "remotes": ["127.0.0.1:9"] }),
         "/v1/self/metadata" => json!({ "metadata": {} }),
         "/v1/leader" => json!({ "term": 1 }),
+        "/v1/networks/{reference}/endpoints" if method == "put" => json!({ "endpoints": [] }),
         "/v1/lease" => json!({ "network": "web", "endpoints": [] }),
         _ => json!({}),
     }
@@ -281,7 +283,7 @@ fn network_all(api: &Api, nodes: &[Node; 3]) {
     for turn in ["disable", "enable", "remove"] {
         let path = format!("/v1/endpoints/{{reference}}/{turn}");
         api.does(a, "post", &path, &format!("/v1/endpoints/shop.2/{turn}?wait={wait}"), &Value::Null);
-        lines.until("change");
+        lines.until("change endpoints");
         api.refuses(b, "conflict", "post", &path, &format!("/v1/endpoints/shop.1/{turn}"), &Value::Null);
         api.refuses(a, "not-found", "post", &path, &format!("/v1/endpoints/nobody/{turn}"), &Value::Null);
         api.refuses(a, "bad-request", "post", &path, &format!("/v1/endpoints/shop.1/{turn}?wait=11m"), &Value::Null);
@@ -498,9 +500,12 @@ fn the_document_is_what_the_daemon_does() {
         unseen.remove("403 urn:gossipd:problem:forbidden");
     }
     // A daemon that is degraded is asked in `detector`.
-    // For an instant, when another manager has replaced a token; and when clocks are wrong.
-    let tokens = ["get /v1/join-tokens", "get /v1/join-tokens/{role}", "post /v1/join-tokens/{role}/rotate"];
-    assert_eq!(unseen.remove("409 urn:gossipd:problem:conflict"), Some(tokens.map(str::to_owned).into()));
+    // For an instant, when another manager has replaced a token; where as much is written as a node may have.
+    let rare = unseen.remove("409 urn:gossipd:problem:conflict").unwrap_or_default();
+    let is_rare = |operation: &String| {
+        ["/v1/join-tokens", "/v1/networks/", "/v1/lease"].iter().any(|path| operation.contains(path))
+    };
+    assert!(rare.iter().all(is_rare), "{rare:?}");
     assert_eq!(unseen.remove("503"), Some(["get /v1/health".to_owned()].into()));
     assert!(unseen.is_empty(), "documented, and not seen: {unseen:#?}");
 }
