@@ -164,6 +164,16 @@ fn the_firewall_profile_opens_the_default_port() {
 }
 
 #[test]
+fn the_unit_has_the_default_paths() {
+    let unit = read("deploy/systemd/gossipd.service");
+    let line = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
+    assert_eq!(format!("/var/lib/{}", line("StateDirectory=")), gossipd::agent::config::DEFAULT_STATE_DIR);
+    assert_eq!(format!("/run/{}/gossipd.sock", line("RuntimeDirectory=")), gossipd::api::DEFAULT_SOCKET);
+    // What `gossipd --help` says of exit codes that another start does not change.
+    assert_eq!(line("RestartPreventExitStatus="), "2 65 78");
+}
+
+#[test]
 fn the_readme_lists_every_metric_and_every_configuration_key() {
     let readme = read("README.md");
     for metric in gossipd::agent::metrics::ALL {

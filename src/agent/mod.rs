@@ -12,6 +12,7 @@
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view`, `decide` | the local API |
 //! | `socket`, `http`, `view` | the local API |
+//! | `notify` | what the service manager is told |
 //! | `lead`, `lines` | who leads; answers without end |
 //! | `hub`, `watch` | the event stream: the history, kept once, and one reader of it |
 //!
@@ -39,6 +40,7 @@ pub mod metrics;
 mod net;
 mod network_view;
 mod networks;
+mod notify;
 mod own;
 mod roam;
 mod server;
@@ -61,7 +63,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -201,9 +202,9 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
     if let Some(listener) = metrics_listener {
         tokio::spawn(http::serve_metrics(listener, Arc::clone(&daemon), stopped.clone()));
     }
-    tokio::spawn(Arc::clone(&daemon).join_unattended(stopped));
-    // Nobody listens for this outside systemd.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    tokio::spawn(Arc::clone(&daemon).join_unattended(stopped.clone()));
+    notify::ready();
+    tokio::spawn(notify::signs_of_life(Arc::clone(&daemon), stopped));
     let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
@@ -212,7 +213,7 @@ async fn serve(settings: Settings, overrides: Overrides, reload: logging::Reload
             Some(decision) = removals.recv() => daemon.expel(&decision).await,
         }
     };
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    notify::stopping();
     tracing::info!(reason, leave = on_terminate == OnTerminate::Leave, "gossipd stops");
     stop.send_replace(true);
     daemon.shut_down().await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::exit::Exit;
 use super::filter::{self, Condition};
@@ -88,6 +89,11 @@ Examples:
   Go on where an earlier one ended:
     gossipctl watch --since 1882194870272017";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  For one user of bash (the package does it for all):
+    gossipctl completions bash > ~/.local/share/bash-completion/completions/gossipctl";
+
 /// Controls the gossipd daemon of this node: its cluster, the nodes in it, and who may join
 #[derive(Debug, Parser)]
 #[command(name = "gossipctl", version, max_term_width = 100, after_help = Exit::help())]
@@ -135,6 +141,9 @@ pub(super) enum Command {
     Watch(WatchArgs),
     /// Show the versions of this program and of the daemon
     Version(VersionArgs),
+    /// Print what makes a shell complete these commands
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
 }
 
 /// The commands below `node`.
@@ -412,6 +421,14 @@ pub(super) struct VersionArgs {
     pub(super) format: TextFormat,
 }
 
+/// `completions`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(super) shell: Shell,
+}
+
 /// Formats of listings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ListFormat {
@@ -493,17 +510,18 @@ mod tests {
         Usage: gossipctl [OPTIONS] <COMMAND>
 
         Commands:
-          init        Make a new cluster with this node as its first manager
-          join        Join a cluster
-          leave       Leave the cluster
-          join-token  Show, replace or revoke the token that lets nodes join
-          members     List the nodes of the cluster
-          node        Look at nodes, and decide about them
-          network     Look at overlay networks, and attach this node to them
-          endpoint    Look at endpoints, and write this node's
-          metadata    Attach metadata to this node, for all nodes to see
-          watch       Follow what happens in the cluster, until interrupted
-          version     Show the versions of this program and of the daemon
+          init         Make a new cluster with this node as its first manager
+          join         Join a cluster
+          leave        Leave the cluster
+          join-token   Show, replace or revoke the token that lets nodes join
+          members      List the nodes of the cluster
+          node         Look at nodes, and decide about them
+          network      Look at overlay networks, and attach this node to them
+          endpoint     Look at endpoints, and write this node's
+          metadata     Attach metadata to this node, for all nodes to see
+          watch        Follow what happens in the cluster, until interrupted
+          version      Show the versions of this program and of the daemon
+          completions  Print what makes a shell complete these commands
 
         Options:
           -h, --help

@@ -13,8 +13,8 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 use serde::Serialize;
 
 use super::args::{
-    Cli, Command, InitArgs, InspectArgs, JoinArgs, JoinTokenArgs, LeaveArgs, ListFormat, MembersArgs, NodeArgs,
-    NodeCommand, TextFormat, VersionArgs,
+    Cli, Command, CompletionsArgs, InitArgs, InspectArgs, JoinArgs, JoinTokenArgs, LeaveArgs, ListFormat, MembersArgs,
+    NodeArgs, NodeCommand, TextFormat, VersionArgs,
 };
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
@@ -42,6 +42,11 @@ pub fn gossipctl() -> ExitCode {
         },
         Err(error) => told_by_clap(&error),
     }
+}
+
+/// The command line of `gossipctl`, for manual pages.
+pub fn gossipctl_command() -> clap::Command {
+    Cli::command()
 }
 
 /// Help, version, or wrong usage.
@@ -73,8 +78,15 @@ async fn run(cli: Cli) -> Outcome {
         Command::Metadata(args) => node::metadata(socket, args).await,
         Command::Watch(args) => watch::watch(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
+        Command::Completions(args) => Ok(completions(&args)),
     };
     done.unwrap_or_else(Outcome::from)
+}
+
+fn completions(args: &CompletionsArgs) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "gossipctl", &mut script);
+    Outcome::data(String::from_utf8_lossy(&script))
 }
 
 async fn init(socket: &Path, args: InitArgs) -> Result<Outcome, Failure> {

@@ -118,6 +118,11 @@ pub fn gossipd() -> ExitCode {
     }
 }
 
+/// The command line of `gossipd`, for manual pages.
+pub fn gossipd_command() -> clap::Command {
+    Cli::command()
+}
+
 fn run(args: RunArgs) -> ExitCode {
     let RunArgs {
         config,

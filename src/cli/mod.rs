@@ -21,9 +21,9 @@ mod node;
 mod render;
 mod watch;
 
-pub use self::ctl::gossipctl;
+pub use self::ctl::{gossipctl, gossipctl_command};
 #[cfg(feature = "agent")]
-pub use self::daemon::gossipd;
+pub use self::daemon::{gossipd, gossipd_command};
 pub use self::exit::Exit;
 
 /// A command that takes no notice of environment variables that are set to nothing, as `VARIABLE=` in a unit file does.

@@ -15,17 +15,26 @@
 )]
 
 mod api;
+mod boot;
+mod cloud_init;
 mod cluster;
 mod decisions;
 mod detector;
 mod dev;
+#[path = "../../examples/dist.rs"]
+#[allow(dead_code, reason = "its `main` is for the example")]
+mod dist;
 mod document;
 mod harness;
 mod hostile;
+mod lab;
 mod networks;
 mod openapi;
+mod package;
 mod refusals;
 mod relay;
 mod restart;
+mod systemd;
 mod tokens;
+mod ufw;
 mod watch;
