@@ -258,7 +258,7 @@ fn network_all(api: &Api, nodes: &[Node; 3]) {
     api.does(a, "post", attach, "/v1/networks/web/attach", &own);
     api.does(b, "post", attach, "/v1/networks/web/attach", &json!({}));
     api.does(a, "post", attach, "/v1/networks/bm1k2ph0tn6ufbnkdaatq4cwv/attach", &json!({ "name": "web" }));
-    api.refuses(a, "ambiguous", "get", "/v1/networks/{reference}", "/v1/networks/web", &Value::Null);
+    two_of_a_name(api, a);
     let detach = "/v1/networks/{reference}/detach";
     let target = format!("/v1/networks/bm1k2ph0tn6ufbnkdaatq4cwv/detach?wait={wait}");
     api.does(a, "post", detach, &target, &Value::Null);
@@ -280,10 +280,15 @@ fn network_all(api: &Api, nodes: &[Node; 3]) {
     api.get(b, "/v1/endpoints/{reference}", "/v1/endpoints/shop.1");
     let mut lines = Lines::open(api, b, "&topics=networks,endpoints,conflicts&network=web");
     lines.until("synced");
+    let twin = |address: &str| json!({ "set": [{ "task": "twin", "addresses": [address] }], "wait": wait });
+    api.does(a, "post", path, "/v1/networks/web/endpoints", &twin("10.0.9.20/24"));
+    api.does(b, "post", path, "/v1/networks/web/endpoints", &twin("10.0.9.21/24"));
+    api.refuses(a, "ambiguous", "get", "/v1/endpoints/{reference}", "/v1/endpoints/twin", &Value::Null);
     for turn in ["disable", "enable", "remove"] {
         let path = format!("/v1/endpoints/{{reference}}/{turn}");
         api.does(a, "post", &path, &format!("/v1/endpoints/shop.2/{turn}?wait={wait}"), &Value::Null);
         lines.until("change endpoints");
+        api.refuses(a, "ambiguous", "post", &path, &format!("/v1/endpoints/twin/{turn}"), &Value::Null);
         api.refuses(b, "conflict", "post", &path, &format!("/v1/endpoints/shop.1/{turn}"), &Value::Null);
         api.refuses(a, "not-found", "post", &path, &format!("/v1/endpoints/nobody/{turn}"), &Value::Null);
         api.refuses(a, "bad-request", "post", &path, &format!("/v1/endpoints/shop.1/{turn}?wait=11m"), &Value::Null);
@@ -297,6 +302,26 @@ fn network_all(api: &Api, nodes: &[Node; 3]) {
     over.until("leased");
     leased.until("superseded");
     refuse_networks(api, nodes);
+}
+
+/// What can be asked of a network, when there are two of its name.
+fn two_of_a_name(api: &Api, node: &Node) {
+    let (nothing, empty) = (Value::Null, json!({}));
+    let lease = json!({ "network": "web", "endpoints": [] });
+    let all = json!({ "endpoints": [] });
+    let network = "/v1/networks/{reference}";
+    for (method, path, target, body) in [
+        ("get", network, "/v1/networks/web", &nothing),
+        ("post", "/v1/networks/{reference}/attach", "/v1/networks/web/attach", &empty),
+        ("post", "/v1/networks/{reference}/detach", "/v1/networks/web/detach", &nothing),
+        ("post", "/v1/networks/{reference}/endpoints", "/v1/networks/web/endpoints", &empty),
+        ("put", "/v1/networks/{reference}/endpoints", "/v1/networks/web/endpoints", &all),
+        ("get", "/v1/networks/{reference}/seen", "/v1/networks/web/seen", &nothing),
+        ("get", "/v1/endpoints", "/v1/endpoints?network=web", &nothing),
+        ("post", "/v1/lease", "/v1/lease", &lease),
+    ] {
+        api.refuses(node, "ambiguous", method, path, target, body);
+    }
 }
 
 /// What the present state does not allow of networks and endpoints.

@@ -200,7 +200,7 @@ fn a_full_disk_at_init_leaves_nothing_half_done() {
         refusals += 1;
         ran.refused(1, &["cannot write", "No space left on device"]);
         let left = names(&dir);
-        assert_eq!(left, ["store.redb", "fill", "lock", "node.json"], "with {pages} pages free");
+        assert_eq!(left, ["fill", "lock", "node.json", "store.redb"], "with {pages} pages free");
         assert_eq!(node.own().cluster, None, "with {pages} pages free");
     }
     assert!(refusals >= 1);
@@ -229,7 +229,7 @@ fn a_full_disk_at_join_leaves_nothing_half_done() {
             break;
         }
         ran.refused(1, &["cannot write", "No space left on device"]);
-        assert_eq!(names(&dir), ["store.redb", "fill", "lock", "node.json"], "with {pages} pages free");
+        assert_eq!(names(&dir), ["fill", "lock", "node.json", "store.redb"], "with {pages} pages free");
         assert_eq!(node.own().cluster, None, "with {pages} pages free");
         assert!(is_closed(addr));
     }
@@ -278,7 +278,7 @@ fn a_disk_that_became_read_only_is_told() {
     let make_writable = || inside(&["umount"]);
     make_read_only();
     node.ctl(&["init"]).refused(1, &["cannot write", "node.json", "Read-only file system"]);
-    assert_eq!(names(&dir), ["store.redb", "lock", "node.json"]);
+    assert_eq!(names(&dir), ["lock", "node.json", "store.redb"]);
     assert_eq!(node.own().cluster, None);
     make_writable();
     node.init();

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use utoipa::OpenApi;
 
-use super::openapi::{OfEndpoints, OfNetwork, OfNetworkWrite, OfTables, OfTurn};
+use super::openapi::{OfAttach, OfEndpoints, OfNetwork, OfNetworkWrite, OfTables, OfTurn};
 use super::{Answer, App, Body, Json, MayWrite, Named, uncancelled};
 use crate::agent::daemon::Daemon;
 use crate::agent::lease;
@@ -94,7 +94,7 @@ async fn get_network(State(daemon): App, Named(reference): Named) -> Answer<Netw
 
 /// Attach this node to a network, or change its attachment: from now on it holds the network's endpoints.
 #[utoipa::path(post, path = "/v1/networks/{reference}/attach", params(("reference" = String, Path)),
-    request_body = AttachRequest, responses((status = 200, description = "Attached.", body = AttachResponse), OfNetworkWrite))]
+    request_body = AttachRequest, responses((status = 200, description = "Attached.", body = AttachResponse), OfAttach))]
 async fn attach(
     State(daemon): App,
     _: MayWrite,

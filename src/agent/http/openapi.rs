@@ -95,6 +95,8 @@ problems! {
     OfNetwork(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Internal];
     /// Of a list of endpoints.
     OfEndpoints(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
+    /// Of an attachment.
+    OfAttach(true) = [BadRequest, Forbidden, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of a write into this node's tables.
     OfNetworkWrite(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of a write without a body.
