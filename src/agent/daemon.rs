@@ -14,8 +14,9 @@ use tokio::time::{sleep, timeout};
 
 use super::addr::{AddrError, AddrSpec, Addresses, Remote, interface_addrs};
 use super::admission::{self, JoinError, Joined};
+use super::clock::Clock;
 use super::config::{OnTerminate, Settings};
-use super::engine::{Clock, Engine, Progress, Shell};
+use super::engine::{Engine, Progress, Shell};
 use super::hub::Hub;
 use super::lead::Leadership;
 use super::lease::Leases;

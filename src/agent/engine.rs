@@ -17,17 +17,18 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
+use super::clock::Clock;
 use super::hub::Hub;
 use super::keeper::{KeepError, Keeper, Ordered, Stored, Writer, Written};
+use super::metrics;
 use super::stream::{Connection, StreamError, Topic};
 use super::trust::{SharedState, Trust, lock};
 use super::udp::Udp;
-use super::{metrics, unix_ms};
 use crate::node::tables::WriteError;
 use crate::node::{Command, Effect, ExchangeError, ExchangeId, Node, Now, Order, OrderError, Peer, Write};
 use crate::record::NodeId;
@@ -296,31 +297,6 @@ impl Engine {
         let mut progress = self.progress.clone();
         let reached = progress.wait_for(done).await.map_err(|_| Stopped)?;
         Ok(*reached)
-    }
-}
-
-/// Both clocks of this machine.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
-    origin: Instant,
-}
-
-impl Clock {
-    /// Starts at zero.
-    pub(super) fn start() -> Self {
-        Self { origin: Instant::now() }
-    }
-
-    /// Both clocks, now.
-    pub(super) fn now(&self) -> Now {
-        Now {
-            mono_us: u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX),
-            unix_ms: unix_ms(SystemTime::now()),
-        }
-    }
-
-    fn instant(&self, mono_us: u64) -> Instant {
-        self.origin + Duration::from_micros(mono_us)
     }
 }
 

@@ -7,11 +7,12 @@
 //! | `addr`, `net`, `udp` | addresses and the sockets of 7946 |
 //! | `token`, `tls`, `trust` | certificates, join tokens, membership as stored |
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
-//! | `engine` | the one task that owns the protocol core |
+//! | `engine`, `clock` | the one task that owns the protocol core, and its time |
 //! | `daemon`, `own`, `upkeep` | membership's life: resume, init, join, leave; what this node says of itself; what is done from time to time |
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view`, `decide` | the local API |
-//! | `socket`, `http`, `view` | the local API |
+//! | `networks`, `network_view`, `lease` | networks and endpoints: reads, writes, and those that last as long as a connection |
+//! | `vault`, `keeper` | decisions and own tables on the disk, one transaction at a time |
 //! | `notify` | what the service manager is told |
 //! | `lead`, `lines` | who leads; answers without end |
 //! | `hub`, `watch` | the event stream: the history, kept once, and one reader of it |
@@ -24,6 +25,7 @@
 pub mod addr;
 mod admission;
 mod capacity;
+mod clock;
 pub mod config;
 mod daemon;
 mod decide;

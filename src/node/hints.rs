@@ -97,6 +97,11 @@ impl Node {
                 self.push(now, place, span, crate::record::Version::NONE);
             }
         }
+        // What was fetched is older than what was heard of meanwhile: the next one is asked for at once.
+        if let Some(lack) = self.holdings.hints.lacks.get_mut(&place).filter(|lack| lack.is_large && lack.tries > 0) {
+            (lack.due_us, lack.tries) = (now.mono_us, 0);
+            self.arm_lacks(now.mono_us);
+        }
         if !self.joined {
             return;
         }

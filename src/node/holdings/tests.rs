@@ -355,6 +355,23 @@ fn a_large_record_goes_by_stream() {
 }
 
 #[test]
+fn what_is_written_while_a_large_record_is_fetched_is_fetched_next() {
+    let mut world = World::attached(5);
+    for n in 0..40 {
+        let mut later = large();
+        later.task = Some(format!("web.{n}"));
+        world.set(0, 1, Some(later));
+        world.run_for(MS / 4);
+    }
+    world.run_for(100 * MS);
+    assert_eq!(world.holders(0, 1), 5);
+    let task = |n| world.get(n, 0, 1).and_then(|endpoint| endpoint.task);
+    for n in 1..5 {
+        assert_eq!(task(n), task(0), "node {n}");
+    }
+}
+
+#[test]
 fn who_joins_or_attaches_has_everything_at_once() {
     let mut world = World::attached(6);
     world.set(0, 1, Some(web(5)));
