@@ -28,4 +28,5 @@ mod refusals;
 mod relay;
 mod restart;
 mod tokens;
+mod vxlan;
 mod watch;
