@@ -37,4 +37,5 @@ mod restart;
 mod systemd;
 mod tokens;
 mod ufw;
+mod vxlan;
 mod watch;

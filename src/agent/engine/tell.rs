@@ -2,7 +2,7 @@
 
 use super::Task;
 use crate::agent::{network_view, view};
-use crate::node::{Cause, Degraded, Event, Member};
+use crate::node::{Cause, Degraded, Event, Health, Member};
 use crate::record::Status;
 use crate::record::decision::Words;
 
@@ -61,15 +61,7 @@ impl Task {
             Event::LeaveDone { acknowledged } => {
                 self.progress.send_modify(|progress| progress.left = Some(acknowledged));
             }
-            Event::Health(health) => {
-                let reasons: Vec<_> = health.reasons.iter().map(|reason| reason.word()).collect();
-                let (score, reasons) = (health.score, reasons.join(","));
-                if health.reasons.contains(&Degraded::Isolated) {
-                    tracing::warn!(score, reasons, "own health: nobody is heard, and the listing stays as it was");
-                } else {
-                    tracing::info!(score, reasons, "own health");
-                }
-            }
+            Event::Health(health) => tell_health(&health),
             Event::IdentityConflict { addr, generation, gives_way } => tracing::error!(
                 addr = addr.map(tracing::field::display),
                 generation,
@@ -84,5 +76,15 @@ impl Task {
         let values = (old.map(|old| *old), new.map(|new| *new));
         let me = self.node.identity().id;
         self.hub.publish(view::change(revision, self.clock.now().unix_ms, cause, values, me));
+    }
+}
+
+fn tell_health(health: &Health) {
+    let reasons: Vec<_> = health.reasons.iter().map(|reason| reason.word()).collect();
+    let (score, reasons) = (health.score, reasons.join(","));
+    if health.reasons.contains(&Degraded::Isolated) {
+        tracing::warn!(score, reasons, "own health: nobody is heard, and the listing stays as it was");
+    } else {
+        tracing::info!(score, reasons, "own health");
     }
 }
