@@ -183,6 +183,7 @@ impl Node {
             self.pretend_answer(now, probe, target);
         }
         self.restart_inquiries(now);
+        self.distrust_buffer(now);
         self.note_health(now);
     }
 

@@ -170,12 +170,14 @@ impl World {
 
     /// The disk of `host` has no tables any more, or is that of another node: others have to forget what it was.
     pub(super) fn bury(&mut self, host: HostId, owner: u32, generation: u64) {
-        let shows = |other: &HostId| *other != host && self.host(*other).view.shown.of(owner).next().is_some();
+        let shows = |other: &HostId| {
+            let mut all = self.host(*other).view.shown.of(owner);
+            *other != host && all.any(|(.., record)| record.down_since_ms.is_none())
+        };
         let left: BTreeSet<_> = self.living().filter(shows).collect();
         self.registry.lose(owner);
-        if !left.is_empty() {
-            self.registry.burials.push(Burial { owner, generation, at_us: self.now_us, left });
-        }
+        self.registry.burials.push(Burial { owner, generation, at_us: self.now_us, left });
+        self.close_burials();
     }
 
     fn close_burials(&mut self) {
