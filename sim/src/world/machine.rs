@@ -141,9 +141,9 @@ impl World {
             Disk::Copied => {
                 self.host_mut(host).put_copy_back();
             }
-            Disk::Blank => self.lose_tables(host),
+            Disk::Blank => self.lose_tables(host, false),
             Disk::Wiped => {
-                self.lose_tables(host);
+                self.lose_tables(host, true);
                 let mut node_id = [0; 16];
                 let name = format!("{host}-{}", self.host(host).life);
                 self.luck.named(Purpose::Names, &name).fill_bytes(&mut node_id);
@@ -163,10 +163,10 @@ impl World {
         self.start(host);
     }
 
-    fn lose_tables(&mut self, host: HostId) {
+    fn lose_tables(&mut self, host: HostId, stays_down: bool) {
         let target = self.host(host);
         let generation = target.next_generation(self.now_us);
-        self.bury(host, self.owner(host), generation);
+        self.bury(host, self.owner(host), generation, stays_down);
         let target = self.host_mut(host);
         (target.kept_tables, target.has_lost_tables) = (KeptTables::default(), true);
     }

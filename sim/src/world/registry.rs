@@ -74,6 +74,8 @@ pub(super) struct Burial {
     pub(super) owner: u32,
     /// Versions of its next life begin here.
     pub(super) generation: u64,
+    /// It has no next life: that its records are marked is enough.
+    pub(super) stays_down: bool,
     pub(super) at_us: u64,
     pub(super) left: BTreeSet<HostId>,
 }

@@ -169,14 +169,14 @@ impl World {
     }
 
     /// The disk of `host` has no tables any more, or is that of another node: others have to forget what it was.
-    pub(super) fn bury(&mut self, host: HostId, owner: u32, generation: u64) {
+    pub(super) fn bury(&mut self, host: HostId, owner: u32, generation: u64, stays_down: bool) {
         let shows = |other: &HostId| {
             let mut all = self.host(*other).view.shown.of(owner);
-            *other != host && all.any(|(.., record)| record.down_since_ms.is_none())
+            *other != host && all.any(|(.., record)| !stays_down || record.down_since_ms.is_none())
         };
         let left: BTreeSet<_> = self.living().filter(shows).collect();
         self.registry.lose(owner);
-        self.registry.burials.push(Burial { owner, generation, at_us: self.now_us, left });
+        self.registry.burials.push(Burial { owner, generation, stays_down, at_us: self.now_us, left });
         self.close_burials();
     }
 
@@ -192,7 +192,7 @@ impl World {
         let old = |burial: &Burial| {
             let remains = shown.of(owner).find(|(scope, _, record)| {
                 let version = shown.sum((owner, *scope)).version;
-                version.generation < burial.generation && record.down_since_ms.is_none()
+                version.generation < burial.generation && (!burial.stays_down || record.down_since_ms.is_none())
             });
             remains.is_some()
         };
