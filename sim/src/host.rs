@@ -182,6 +182,8 @@ pub(crate) struct Host {
     pub(crate) is_paused: bool,
     /// Time that each input takes, in microseconds.
     pub(crate) service_us: u64,
+    /// When it was slow last, in virtual microseconds.
+    pub(crate) slow_us: u64,
     pub(crate) buffer_bytes: usize,
     /// Bytes a second that it can send; none: any number.
     pub(crate) egress_bytes_per_s: Option<u64>,
@@ -255,6 +257,7 @@ impl Host {
             is_up: true,
             is_paused: false,
             service_us: 0,
+            slow_us: 0,
             buffer_bytes: BUFFER_BYTES,
             egress_bytes_per_s: None,
             egress_free_us: 0,

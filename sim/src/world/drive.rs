@@ -103,8 +103,6 @@ impl World {
             self.book.buffer_drops += 1;
             return self.hit(under.starve.or(under.pause).or(under.slow));
         }
-        self.backlog_us = self.now_us;
-        let target = self.host_mut(host);
         target.inbox_bytes += bytes;
         target.inbox.push_back(input);
         if target.is_paused {
@@ -125,6 +123,7 @@ impl World {
 
     /// A process that was busy takes what waits.
     pub(super) fn turn(&mut self, host: HostId, life: u64) {
+        let now_us = self.now_us;
         let target = self.host_mut(host);
         if target.life != life || target.is_paused {
             if target.life == life {
@@ -133,9 +132,9 @@ impl World {
             return;
         }
         let under = target.under;
-        let now_us = self.now_us;
-        self.backlog_us = now_us;
-        let target = self.host_mut(host);
+        if target.service_us > 0 {
+            target.slow_us = now_us;
+        }
         if let Some(input) = target.inbox.pop_front() {
             if let Input::Datagram { bytes, .. } = &input {
                 target.inbox_bytes = target.inbox_bytes.saturating_sub(bytes.len() + BUFFER_OVERHEAD_BYTES);

@@ -143,8 +143,6 @@ pub struct World {
     registry: Registry,
     /// Whose program writes at this moment.
     writer: Option<HostId>,
-    /// When a process was seen last for which something waited, in virtual microseconds.
-    backlog_us: u64,
     book: Book,
     /// Hits of faults on hosts, by their numbers.
     hits: BTreeMap<u64, u64>,
@@ -189,7 +187,6 @@ impl World {
             rulings: Rulings::default(),
             registry: Registry::default(),
             writer: None,
-            backlog_us: 0,
             book: Book::default(),
             hits: BTreeMap::new(),
             sent: Sent::default(),

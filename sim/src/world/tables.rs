@@ -18,7 +18,9 @@ use crate::view::Row;
 use crate::writing::{self, ATTACHMENTS, scope_number};
 
 /// A datagram or an exchange is under way no longer than this, in microseconds.
-const FLIGHT_US: u64 = 5_000_000;
+const FLIGHT_US: u64 = 12_000_000;
+/// A process that was slow may have something old in its buffer for so long, in microseconds.
+const LATE_US: u64 = 10_000_000;
 
 impl World {
     /// All that owners wrote so far.
@@ -330,7 +332,9 @@ impl World {
 
     /// A record has appeared at `observer`: nobody may have seen it deleted, unless somebody who runs had not.
     fn check_risen(&mut self, observer: HostId, place: Place, name: &Name) {
-        if self.registry.doubtful.contains(&place.0) {
+        // A slow process reads what was said long ago, and cannot know that.
+        let is_late = self.now_us < self.host(observer).slow_us + LATE_US;
+        if self.registry.doubtful.contains(&place.0) || is_late && self.host(observer).slow_us > 0 {
             return;
         }
         let (Some(id), scope) = (self.id_of(place.0), writing::scope(place.1)) else { return };
@@ -340,9 +344,8 @@ impl World {
         let Some((from, gone)) = fate else { return self.checks.risen(observer, None, place, held) };
         let lingers = |version: Version| version >= from && version < gone;
         let is_held = self.living().any(|other| other != observer && lingers(version(other)));
-        let lately_us = self.backlog_us.max(self.now_us.saturating_sub(FLIGHT_US)).min(self.now_us);
         let was_held = self.registry.table(place).is_some_and(|table| {
-            table.left.range(from..gone).any(|(_, left_us)| left_us + FLIGHT_US >= lately_us.min(self.now_us))
+            table.left.range(from..gone).any(|(_, left_us)| left_us + FLIGHT_US >= self.now_us)
         });
         let again = self.host(observer).view.shown.sum(place).version >= gone;
         let is_risen = again || !is_held && !was_held;

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use gossipd::node::Node;
-use gossipd::record::Status;
+use gossipd::record::{Status, Version};
 use gossipd::wire::table::Scope;
 
 use super::World;
+use super::registry::Burial;
 use super::tables::down_since_ms;
 use crate::host::HostId;
 use crate::shown::Place;
@@ -77,7 +78,9 @@ impl World {
         let odd = self.odd_table(hosts);
         let words = self.odd_tables(4).join("; ");
         self.checks.same_tables(odd.is_none(), || words);
-        let unburied = self.registry.unburied();
+        // Whoever stays cut off may not know.
+        let is_late = |burial: &&Burial| burial.left.iter().any(|host| hosts.contains(host));
+        let unburied = self.registry.burials.iter().filter(is_late).count();
         let buried = self.registry.buried_us.len();
         self.checks.buried(unburied, buried);
         self.check_conflicts(hosts);
@@ -178,21 +181,21 @@ impl World {
     }
 
     /// What `host` shows in a scope, by owner: content and version, and whether the owner is listed as running.
-    fn listed_in(&self, host: HostId, scope: Scope) -> BTreeMap<u32, (((u64, u32), gossipd::record::Version), bool)> {
+    fn listed_in(&self, host: HostId, scope: Scope) -> BTreeMap<u32, (((u64, u32), Version), bool)> {
         let number = writing::scope_number(scope);
         let view = &self.host(host).view;
         let Some(node) = self.node(host) else { return BTreeMap::new() };
-        let of = view
-            .shown
-            .sums()
-            .filter(|((owner, in_scope), _)| *in_scope == number && !self.registry.doubtful.contains(owner));
-        of.filter_map(|((owner, _), sum)| {
-            let held = node.tables().version(scope, self.id_of(owner)?);
-            let row = view.get(owner as usize);
-            let is_up = owner == self.owner(host)
+        let known = self.registry.tables.keys().filter(|(owner, in_scope)| {
+            *in_scope == number && !self.registry.doubtful.contains(owner)
+        });
+        known.filter_map(|(owner, _)| {
+            let held = node.tables().version(scope, self.id_of(*owner)?);
+            let row = view.get(*owner as usize);
+            let is_up = *owner == self.owner(host)
                 || row.is_some_and(|row| matches!(row.status, Status::Ready | Status::Suspect));
-            let is_shown = number == ATTACHMENTS || view.shown.get((owner, ATTACHMENTS), &[number; 16]).is_some();
-            (held != gossipd::record::Version::NONE && is_shown).then_some((owner, ((sum.content(), held), is_up)))
+            let is_shown = number == ATTACHMENTS || view.shown.get((*owner, ATTACHMENTS), &[number; 16]).is_some();
+            let content = view.shown.sum((*owner, number)).content();
+            (held != Version::NONE && is_shown).then_some((*owner, ((content, held), is_up)))
         })
         .collect()
     }
