@@ -46,6 +46,8 @@ pub(super) struct Holdings {
     pub(super) lane: Lane,
     pub(super) hints: Hints,
     pub(super) agreement: Agreement,
+    /// Whose tables differ, by its greeting, and since when.
+    pub(super) doubt: Option<(NodeId, u64)>,
     /// Networks to be compared with somebody before this node has joined.
     pub(super) unmet: BTreeSet<NetworkId>,
 }
@@ -59,6 +61,7 @@ impl Holdings {
             lane: Lane::default(),
             hints: Hints::default(),
             agreement: Agreement::default(),
+            doubt: None,
             unmet: BTreeSet::new(),
         }
     }
@@ -189,6 +192,9 @@ impl Node {
     /// What has to be looked at now and then.
     pub(super) fn tidy_tables(&mut self, now: Now) {
         self.holdings.tables.tidy();
+        if self.joined {
+            self.greet_attached(now);
+        }
         let is_old = |since_ms: u64| now.unix_ms.saturating_sub(since_ms) > COMPARED_DOWN_MS;
         for member in self.table.iter().filter(|member| member.status == Status::Down && is_old(member.since_ms)) {
             self.holdings.tables.set_compared(member.swim.identity.id, false);

@@ -344,9 +344,10 @@ impl World {
         let Some((from, gone)) = fate else { return self.checks.risen(observer, None, place, held) };
         let lingers = |version: Version| version >= from && version < gone;
         let is_held = self.living().any(|other| other != observer && lingers(version(other)));
-        let was_held = self.registry.table(place).is_some_and(|table| {
-            table.left.range(from..gone).any(|(_, left_us)| left_us + FLIGHT_US >= self.now_us)
-        });
+        let was_held = self
+            .registry
+            .table(place)
+            .is_some_and(|table| table.left.range(from..gone).any(|(_, left_us)| left_us + FLIGHT_US >= self.now_us));
         let again = self.host(observer).view.shown.sum(place).version >= gone;
         let is_risen = again || !is_held && !was_held;
         self.checks.risen(observer, is_risen.then_some(gone), place, held);

@@ -185,18 +185,21 @@ impl World {
         let number = writing::scope_number(scope);
         let view = &self.host(host).view;
         let Some(node) = self.node(host) else { return BTreeMap::new() };
-        let known = self.registry.tables.keys().filter(|(owner, in_scope)| {
-            *in_scope == number && !self.registry.doubtful.contains(owner)
-        });
-        known.filter_map(|(owner, _)| {
-            let held = node.tables().version(scope, self.id_of(*owner)?);
-            let row = view.get(*owner as usize);
-            let is_up = *owner == self.owner(host)
-                || row.is_some_and(|row| matches!(row.status, Status::Ready | Status::Suspect));
-            let is_shown = number == ATTACHMENTS || view.shown.get((*owner, ATTACHMENTS), &[number; 16]).is_some();
-            let content = view.shown.sum((*owner, number)).content();
-            (held != Version::NONE && is_shown).then_some((*owner, ((content, held), is_up)))
-        })
-        .collect()
+        let known = self
+            .registry
+            .tables
+            .keys()
+            .filter(|(owner, in_scope)| *in_scope == number && !self.registry.doubtful.contains(owner));
+        known
+            .filter_map(|(owner, _)| {
+                let held = node.tables().version(scope, self.id_of(*owner)?);
+                let row = view.get(*owner as usize);
+                let is_up = *owner == self.owner(host)
+                    || row.is_some_and(|row| matches!(row.status, Status::Ready | Status::Suspect));
+                let is_shown = number == ATTACHMENTS || view.shown.get((*owner, ATTACHMENTS), &[number; 16]).is_some();
+                let content = view.shown.sum((*owner, number)).content();
+                (held != Version::NONE && is_shown).then_some((*owner, ((content, held), is_up)))
+            })
+            .collect()
     }
 }
