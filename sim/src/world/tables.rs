@@ -63,7 +63,7 @@ impl World {
     }
 
     /// `host` took part in the first network before the start of time.
-    pub(crate) fn attach_before(&mut self, host: HostId) {
+    pub fn attach_before(&mut self, host: HostId) {
         let (id, vtep, owner) = (self.node_id(host), self.addr(host).ip(), self.owner(host));
         if let Some(step) = writing::attached_before(id, vtep) {
             let target = self.host_mut(host);
