@@ -42,7 +42,8 @@ fn orders(deeds: &[Deed]) -> Vec<Vec<Deed>> {
 
 fn set(world: &mut World, host: HostId, slots: &[u32], is_there: bool) {
     let mut luck = Luck::new(world.now_us()).stream(Purpose::Writes);
-    let endpoints = slots.iter().map(|slot| (endpoint_id(*slot), is_there.then(|| endpoint(&mut luck, host, *slot, 0))));
+    let endpoints =
+        slots.iter().map(|slot| (endpoint_id(*slot), is_there.then(|| endpoint(&mut luck, host, *slot, 0))));
     let endpoints = endpoints.collect();
     world.write(host, 0, Write::Set { network: network_id(NETWORK), endpoints });
 }
@@ -116,6 +117,7 @@ fn whatever_the_order_nothing_that_was_deleted_comes_back() {
             }
         }
     }
-    let wrong: Vec<_> = cases.par_iter().filter_map(|(side, order, gap_us)| run(1, side, order, *gap_us).err()).collect();
+    let wrong: Vec<_> =
+        cases.par_iter().filter_map(|(side, order, gap_us)| run(1, side, order, *gap_us).err()).collect();
     assert!(wrong.is_empty(), "{} of {}: {:#?}", wrong.len(), cases.len(), &wrong[..wrong.len().min(4)]);
 }

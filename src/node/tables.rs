@@ -521,12 +521,9 @@ impl Tables {
         let is_blind = self.has(Mutant::BlindDigest);
         let Some(shelf) = self.shelf_mut(scope) else { return };
         let Some(ledger) = shelf.ledgers.get_mut(&owner) else { return };
-        let counted = if is_blind {
-            1
-        } else if counts && ledger.version() != Version::NONE {
-            ledger.share(scope, owner)
-        } else {
-            0
+        let counted = match counts && ledger.version() != Version::NONE {
+            true if !is_blind => ledger.share(scope, owner),
+            is_counted => u128::from(is_counted),
         };
         let before = std::mem::replace(&mut ledger.counted, counted);
         shelf.digest = shelf.digest.wrapping_sub(before).wrapping_add(counted);

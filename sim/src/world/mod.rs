@@ -360,6 +360,10 @@ impl World {
         self.hit(Some(fault));
     }
 
+    pub(crate) fn under(&mut self, host: HostId) -> &mut crate::host::Under {
+        &mut self.host_mut(host).under
+    }
+
     fn hit(&mut self, fault: Option<u64>) {
         if let Some(fault) = fault {
             *self.hits.entry(fault).or_default() += 1;

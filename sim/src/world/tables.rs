@@ -54,6 +54,9 @@ impl World {
         self.writer = None;
         match written.flatten() {
             Some(Ok(Some(sight))) => {
+                // Nobody else has it yet.
+                let next = self.living().find(|other| *other != host);
+                next.into_iter().for_each(|other| self.check_pair(host, other));
                 self.log(host, || format!("writes {:?} {:?}", sight.scope, sight.version));
                 self.hit(Some(number));
             }

@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    fn check_pair(&mut self, one: HostId, other: HostId) {
+    pub(super) fn check_pair(&mut self, one: HostId, other: HostId) {
         let (Some(here), Some(there)) = (self.node(one), self.node(other)) else { return };
         let common: Vec<_> = std::iter::once(Scope::Attachments)
             .chain(

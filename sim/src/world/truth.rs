@@ -596,8 +596,4 @@ impl World {
     pub fn is_healthy(&self, host: HostId) -> bool {
         self.host(host).is_healthy(self.now_us)
     }
-
-    pub(crate) fn under(&mut self, host: HostId) -> &mut crate::host::Under {
-        &mut self.host_mut(host).under
-    }
 }
