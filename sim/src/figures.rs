@@ -17,6 +17,12 @@
 //! | `decision_all_median_us`, `_max_us` | from a decision until all of them do, over the decisions |
 //! | `decision_missed` | of them: those that never did |
 //! | `confirm_median_us`, `_max_us`, `confirm_missed` | until the decider is told that all have it; questions without an answer |
+//! | `writes`, `writes_refused` | steps that owners wrote into their tables, and writes that their own nodes refused |
+//! | `write_median_us`, `_p99_us`, `_max_us` | from a write until a node that runs, is connected and takes part has it, over all such nodes |
+//! | `write_all_max_us`, `write_missed` | until the last of them has it; those that never did |
+//! | `write_datagrams_per_1000`, `write_surplus_per_1000` | datagrams about tables, and copies that brought nothing new, for a thousand that did, since the start of measuring |
+//! | `write_copy_bytes` | payload of these datagrams for each such copy |
+//! | `buried_max_us`, `unburied` | until nobody shows, unmarked, what a life wrote whose disk is gone; lives of which somebody still does |
 //! | `conflicts`, `gave_way` | hosts that reported a double, and that gave way to it |
 //! | `buffer_drops`, `exchange_failures`, `exchanges`, `queue_max`, `events` | totals of the run |
 //!
@@ -29,6 +35,7 @@ use crate::plan::{Bound, Decree};
 use crate::report::units;
 use crate::run::Run;
 use crate::world::{Accepted, Counts, HEADER_BYTES, Sent, Watch, World};
+use crate::writing::Writing;
 
 type Figures = BTreeMap<String, u64>;
 
@@ -105,6 +112,7 @@ fn agreement(run: &Run<'_>, converged: bool) -> CheckResult {
             None => format!("never within the run, allowed {within} µs"),
         });
         examples.extend(run.world.disagreements(6));
+        examples.extend(run.world.odd_tables(6));
     }
     CheckResult {
         name: "Calm".to_owned(),
@@ -140,7 +148,15 @@ fn lanes(run: &Run<'_>) -> Vec<FaultLane> {
         hits: *count,
     };
     let faults = run.plan.faults.iter().zip(&run.ended_us).map(lane);
-    faults.chain(run.plan.decrees.iter().zip(&run.decided).map(decided)).collect()
+    let written = |writing: &Writing| FaultLane {
+        kind: writing.deed.word().to_owned(),
+        hosts: writing.by.clone(),
+        from_us: writing.at_us,
+        to_us: Some(writing.until_us.unwrap_or(writing.at_us)),
+        hits: run.world.hits(writing.id),
+    };
+    let decreed = faults.chain(run.plan.decrees.iter().zip(&run.decided).map(decided));
+    decreed.chain(run.plan.writings.iter().map(written)).collect()
 }
 
 fn latencies(watches: &[&Watch]) -> Vec<u64> {
@@ -183,6 +199,7 @@ fn figures(run: &Run<'_>) -> Figures {
     let gave_way: BTreeSet<_> =
         book.conflicts.iter().filter(|(_, gave_way)| *gave_way).map(|(host, _)| host.index()).collect();
     decision_figures(world, &mut put);
+    table_figures(run, &mut put);
     put("conflicts", reporters.len() as u64);
     put("gave_way", gave_way.len() as u64);
     put("buffer_drops", book.buffer_drops);
@@ -236,6 +253,30 @@ fn decision_figures(world: &World, put: &mut impl FnMut(&str, u64)) {
     if !rulings.questions.is_empty() {
         put("confirm_missed", rulings.questions.iter().filter(|one| one.answered_us.is_none()).count() as u64);
     }
+}
+
+fn table_figures(run: &Run<'_>, put: &mut impl FnMut(&str, u64)) {
+    let registry = run.world.registry();
+    if registry.writes == 0 && registry.refused == 0 {
+        return;
+    }
+    let mut all = registry.spread_us.clone();
+    all.sort_unstable();
+    let at = |percent: usize| all.get((all.len() * percent / 100).min(all.len().saturating_sub(1))).copied();
+    for (name, us) in [("median", at(50)), ("p99", at(99)), ("max", all.last().copied())] {
+        us.into_iter().for_each(|us| put(&format!("write_{name}_us"), us.into()));
+    }
+    registry.spread_all_us.iter().max().into_iter().for_each(|us| put("write_all_max_us", (*us).into()));
+    put("writes", registry.writes);
+    put("writes_refused", registry.refused);
+    put("write_missed", registry.missed() as u64);
+    let (from, now) = (run.tables_from, run.world.all_totals());
+    let copies = (now.steps_taken - from.steps_taken).max(1);
+    put("write_datagrams_per_1000", (now.table_datagrams - from.table_datagrams) * 1_000 / copies);
+    put("write_surplus_per_1000", (now.steps_known - from.steps_known) * 1_000 / copies);
+    put("write_copy_bytes", (now.table_bytes - from.table_bytes) / copies);
+    registry.buried_us.iter().max().into_iter().for_each(|us| put("buried_max_us", *us));
+    put("unburied", registry.unburied() as u64);
 }
 
 fn traffic_figures(run: &Run<'_>, put: &mut impl FnMut(&str, u64)) {

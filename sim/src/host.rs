@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use gossipd::node::{ExchangeError, ExchangeId, Identity, KeptTables, Now, Peer, Stats};
+use gossipd::node::{ExchangeError, ExchangeId, Identity, KeptTables, Kind, Now, Peer, Stats, Write};
 use gossipd::record::{Availability, Details, NodeId, NodeRecord, Role};
 use gossipd::wire::decision::SignedDecision;
 
@@ -62,12 +62,25 @@ pub struct Totals {
     pub records_refused: u64,
     /// Datagrams dropped, whatever the cause.
     pub drops: u64,
+    /// Datagrams sent about tables.
+    pub table_datagrams: u64,
+    /// Their payload.
+    pub table_bytes: u64,
+    /// Steps of tables taken in.
+    pub steps_taken: u64,
+    /// Steps of tables that brought nothing new.
+    pub steps_known: u64,
 }
 
 impl Totals {
     /// Adds other totals.
     pub fn merge(&mut self, other: &Self) {
-        let Self { renewals, refutations, probes_failed, undead_withheld, swim_errors, records_refused, drops } = other;
+        let Self { renewals, refutations, probes_failed, undead_withheld, swim_errors, records_refused, drops, .. } =
+            other;
+        self.table_datagrams += other.table_datagrams;
+        self.table_bytes += other.table_bytes;
+        self.steps_taken += other.steps_taken;
+        self.steps_known += other.steps_known;
         self.renewals += renewals;
         self.refutations += refutations;
         self.probes_failed += probes_failed;
@@ -86,6 +99,13 @@ impl Totals {
         self.swim_errors += stats.swim_errors;
         self.records_refused += stats.records_refused;
         self.drops += stats.drops().map(|(_, count)| count).sum::<u64>();
+        let of_tables = stats.sent().filter(|(kind, _)| *kind == Kind::Tables).map(|(_, traffic)| traffic);
+        for traffic in of_tables {
+            self.table_datagrams += traffic.datagrams;
+            self.table_bytes += traffic.bytes;
+        }
+        self.steps_taken += stats.steps_taken;
+        self.steps_known += stats.steps_known;
     }
 }
 
@@ -101,6 +121,8 @@ pub(crate) enum Input {
     Outcome { id: ExchangeId, outcome: Result<(Peer, Vec<u8>), ExchangeError> },
     /// A datagram of its own came back.
     Refused { to: SocketAddr },
+    /// A program writes into its tables.
+    Write { number: u64, write: Write },
 }
 
 /// Receive buffer of a machine, in bytes.
@@ -127,6 +149,8 @@ pub(crate) struct Host {
     pub(crate) kept: BTreeMap<u64, Arc<SignedDecision>>,
     /// Its own tables, as they are on its disk.
     pub(crate) kept_tables: KeptTables,
+    /// Its present life began without the tables of the last one.
+    pub(crate) has_lost_tables: bool,
     /// When its certificate was issued, in milliseconds since virtual time zero.
     pub(crate) issued_ms: u64,
     /// It learned that it was removed, and forgot its cluster.
@@ -158,6 +182,8 @@ pub(crate) struct Host {
     pub(crate) is_paused: bool,
     /// Time that each input takes, in microseconds.
     pub(crate) service_us: u64,
+    /// When it was slow last, in virtual microseconds.
+    pub(crate) slow_us: u64,
     pub(crate) buffer_bytes: usize,
     /// Bytes a second that it can send; none: any number.
     pub(crate) egress_bytes_per_s: Option<u64>,
@@ -214,6 +240,7 @@ impl Host {
             disk: 0,
             kept: BTreeMap::new(),
             kept_tables: KeptTables::default(),
+            has_lost_tables: false,
             issued_ms: 0,
             is_removed: false,
             copy: None,
@@ -230,6 +257,7 @@ impl Host {
             is_up: true,
             is_paused: false,
             service_us: 0,
+            slow_us: 0,
             buffer_bytes: BUFFER_BYTES,
             egress_bytes_per_s: None,
             egress_free_us: 0,

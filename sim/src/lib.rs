@@ -35,10 +35,12 @@ pub mod plan;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod shown;
 pub mod shrink;
 pub mod trace;
 pub mod view;
 pub mod world;
+pub mod writing;
 
 pub use checks::Checks;
 pub use host::HostId;

@@ -26,6 +26,8 @@ pub enum Purpose {
     Faults,
     /// What a generated scenario is made of.
     Swizzle,
+    /// What owners write.
+    Writes,
 }
 
 /// The run's seed.
@@ -51,6 +53,13 @@ impl Luck {
     /// The stream of one fault, whatever other faults there are.
     pub fn of_fault(self, number: u64) -> ChaCha12Rng {
         self.numbered(Purpose::Faults, number)
+    }
+
+    /// The stream for what `host` writes in one turn of a writing.
+    pub fn of_write(self, writing: u64, turn: u64, host: HostId) -> ChaCha12Rng {
+        let mut rng = self.named(Purpose::Writes, &format!("{writing}-{host}"));
+        rng.set_word_pos(u128::from(turn) << 12);
+        rng
     }
 
     /// The stream for whatever bears `name`.

@@ -48,6 +48,17 @@ pub const fn trap(mutant: Mutant) -> Trap {
         Mutant::WallClock => ("S28b", "A4"),
         Mutant::TrustDemoted => ("S45@demoted", "A3"),
         Mutant::StaleListing => ("S45b@25", "Decided"),
+        Mutant::Meddle => ("S41@25", "E1"),
+        Mutant::Gap => ("S41@25-clogged", "E2"),
+        Mutant::OlderStep => ("S41@25-clogged", "E3"),
+        Mutant::Unmarked => ("S23b", "E4"),
+        Mutant::LoseOwn => ("S24c", "E5"),
+        Mutant::KeepOldLife => ("S26@tables", "E6"),
+        Mutant::BlindDigest => ("S41@25-clogged", "E7"),
+        Mutant::NoTableComparison => ("S4c", "E8"),
+        Mutant::KeepNetwork => ("S4c", "E10"),
+        Mutant::SecretRecord => ("S41@25", "Tables"),
+        Mutant::HoardSteps => ("S41@25", "write_p99_us"),
         Mutant::HearRemoved => ("S37@cut-off", "Removed"),
     };
     Trap { scenario, by }

@@ -8,6 +8,7 @@ use gossipd::record::{Availability, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Protocol;
+use crate::writing::Writing;
 
 /// A million: the whole of a part given in parts per million.
 pub const PPM: u32 = 1_000_000;
@@ -83,6 +84,9 @@ pub struct HostPlan {
     /// It is a manager; the first host always is one.
     #[serde(skip_serializing_if = "is_default")]
     pub manager: bool,
+    /// It took part in the first network before.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attached: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -100,6 +104,8 @@ pub enum Disk {
     Forgetful,
     /// Id, and a generation of long ago.
     Old,
+    /// Everything but its own tables.
+    Blank,
     /// Nothing: it is a new node on the same machine.
     Wiped,
     /// What was there when its node learned that it had been removed: somebody kept a copy.
@@ -451,6 +457,9 @@ pub struct Plan {
     /// Decisions.
     #[serde(default, skip_serializing_if = "is_default")]
     pub decrees: Vec<Decree>,
+    /// Writes into tables.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub writings: Vec<Writing>,
     /// Machines.
     pub hosts: Vec<HostPlan>,
 }
@@ -509,6 +518,12 @@ impl Plan {
         }
         for Decree { by, about, .. } in &self.decrees {
             known("a decree", Box::new(by.iter().chain(about).copied()))?;
+        }
+        for Writing { by, id, network, until_us, every_us, .. } in &self.writings {
+            known("a writing", Box::new(by.iter().copied()))?;
+            if *network == 0 || until_us.is_some() && *every_us == 0 {
+                return Err(format!("writing {id}: networks count from 1, and time has to pass"));
+            }
         }
         known("calm", Box::new(self.calm.core.iter().copied()))
     }

@@ -7,7 +7,7 @@ use gossipd::record::Status;
 use rand_chacha::ChaCha12Rng;
 
 use crate::figures;
-use crate::host::{BUFFER_BYTES, HostId};
+use crate::host::{BUFFER_BYTES, HostId, Totals};
 use crate::luck::Luck;
 use crate::outcome::{Matrix, Outcome, Second};
 use crate::plan::{Decree, Disk, Fault, Mode, Plan, What};
@@ -33,6 +33,7 @@ enum Act {
     Off(usize),
     Noise(usize),
     Decide(usize),
+    Write(usize, u64),
     Measure,
     Matrix,
     Calm,
@@ -52,6 +53,7 @@ pub(crate) struct Run<'a> {
     pub(crate) decided: Vec<u64>,
     pub(crate) measured_from: Sent,
     pub(crate) tail_from: Sent,
+    pub(crate) tables_from: Totals,
     last_second: (Sent, u64),
     pub(crate) seconds: Vec<Second>,
     pub(crate) convergence: Vec<(u64, u32)>,
@@ -104,6 +106,9 @@ fn timeline(plan: &Plan) -> Vec<(u64, Act)> {
     acts.extend(plan.matrices_us.iter().map(|at_us| (*at_us, Act::Matrix)));
     // Before faults of the same instant: a decider may crash right after.
     acts.extend(plan.decrees.iter().enumerate().map(|(n, decree)| (decree.at_us, Act::Decide(n))));
+    for (n, writing) in plan.writings.iter().enumerate() {
+        acts.extend(writing.turns().map(|(turn, at_us)| (at_us, Act::Write(n, turn))));
+    }
     for (n, fault) in plan.faults.iter().enumerate() {
         acts.push((fault.at_us, Act::Begin(n)));
         let until_us = fault.until_us.unwrap_or(plan.span_us);
@@ -148,6 +153,9 @@ impl<'a> Run<'a> {
             if host.manager {
                 world.set_manager(HostId::new(n));
             }
+            if host.attached {
+                world.attach_before(HostId::new(n));
+            }
         }
         let luck = Luck::new(plan.seed);
         Self {
@@ -159,6 +167,7 @@ impl<'a> Run<'a> {
             decided: vec![0; plan.decrees.len()],
             measured_from: Sent::default(),
             tail_from: Sent::default(),
+            tables_from: Totals::default(),
             last_second: (Sent::default(), 0),
             seconds: Vec::new(),
             convergence: Vec::new(),
@@ -213,11 +222,11 @@ impl<'a> Run<'a> {
         match self.plan.calm.mode {
             Mode::Core if self.is_calm => {
                 let core = ids(&self.plan.calm.core);
-                self.world.agree(&core) && self.world.are_decided(&core, false)
+                self.world.agree(&core) && self.world.are_decided(&core, false) && self.world.are_tabled(&core)
             }
             _ => {
                 let all: Vec<_> = self.world.hosts().collect();
-                self.world.is_settled() && self.world.are_decided(&all, true)
+                self.world.is_settled() && self.world.are_decided(&all, true) && self.world.are_tabled(&all)
             }
         }
     }
@@ -231,8 +240,10 @@ impl<'a> Run<'a> {
             Act::Off(n) => self.set(n, false),
             Act::Noise(n) => self.noise(n),
             Act::Decide(n) => self.decide(n),
+            Act::Write(n, turn) => self.write(n, turn),
             Act::Measure => {
                 self.measured_from = self.world.sent();
+                self.tables_from = self.world.all_totals();
                 self.world.book_mut().reset();
             }
             Act::Matrix => self.draw_matrix(),
@@ -290,6 +301,7 @@ impl<'a> Run<'a> {
         for host in &hosts {
             self.world.check_resources(*host);
         }
+        self.world.check_digests(usize::try_from(n).unwrap_or_default(), AUDITS_MAX);
         let turn = |host: &&HostId| (host.index() as u64 + n).is_multiple_of(AUDIT_SECONDS);
         for host in hosts.iter().filter(turn).take(AUDITS_MAX) {
             self.world.check_listing(*host);
@@ -440,6 +452,14 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn write(&mut self, n: usize, turn: u64) {
+        let Some(writing) = self.plan.writings.get(n) else { return };
+        for host in ids(&writing.writers(turn)) {
+            let write = writing.write(Luck::new(self.plan.seed), turn, host, self.world.addr(host).ip());
+            self.world.write(host, writing.id, write);
+        }
+    }
+
     // ---- the end -------------------------------------------------------------------------------------------------
 
     fn draw_matrix(&mut self) {
@@ -480,10 +500,15 @@ impl<'a> Run<'a> {
         self.agrees_at_end = self.agrees();
         self.world.check_all();
         match self.plan.calm.mode {
-            Mode::Core => self.world.check_decided(&ids(&self.plan.calm.core), false),
+            Mode::Core => {
+                let core = ids(&self.plan.calm.core);
+                self.world.check_decided(&core, false);
+                self.world.check_tabled(&core);
+            }
             Mode::Heal => {
                 let all: Vec<_> = self.world.hosts().collect();
                 self.world.check_decided(&all, true);
+                self.world.check_tabled(&all);
             }
         }
         let watches = self.world.book().watches.clone();

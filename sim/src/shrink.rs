@@ -105,7 +105,8 @@ fn half_as_long(plan: &Plan, at: usize) -> Option<Plan> {
 fn end_earlier(plan: &Plan) -> Option<Plan> {
     let mut plan = plan.clone();
     let faults = plan.faults.iter().map(|fault| fault.until_us.unwrap_or(fault.at_us));
-    let over_us = faults.chain(plan.decrees.iter().map(|decree| decree.at_us)).max().unwrap_or_default();
+    let writes = plan.writings.iter().map(|writing| writing.until_us.unwrap_or(writing.at_us));
+    let over_us = faults.chain(plan.decrees.iter().map(|decree| decree.at_us)).chain(writes).max().unwrap_or_default();
     let gain_us = plan.calm.at_us.checked_sub(over_us + 1_000_000)?;
     plan.calm.at_us -= gain_us;
     plan.span_us -= gain_us;
@@ -153,6 +154,8 @@ fn without_hosts(plan: &Plan, at: usize, count: usize) -> Plan {
         (decree.by, decree.about) = (keep(&decree.by), keep(&decree.about));
     }
     plan.decrees.retain(|decree| !decree.by.is_empty() && !decree.about.is_empty());
+    plan.writings.iter_mut().for_each(|writing| writing.by = keep(&writing.by));
+    plan.writings.retain(|writing| !writing.by.is_empty());
     plan.calm.core = keep(&plan.calm.core);
     plan
 }
@@ -177,6 +180,15 @@ pub fn shrink(plan: &Plan, told: &mut dyn FnMut(&Plan, usize)) -> Option<(Plan, 
         |plan, at, count| {
             let mut fewer = plan.clone();
             fewer.decrees.drain(at..(at + count).min(plan.decrees.len()));
+            fewer
+        },
+    );
+    shrink.drop_parts(
+        &mut plan,
+        |plan| plan.writings.len(),
+        |plan, at, count| {
+            let mut fewer = plan.clone();
+            fewer.writings.drain(at..(at + count).min(plan.writings.len()));
             fewer
         },
     );

@@ -9,6 +9,7 @@ use gossipd::node::{Identity, Member};
 use gossipd::record::decision::{Decided, Decision, DecisionKey, Stamp};
 use gossipd::record::{NodeRecord, Status};
 
+use crate::shown::Shown;
 use crate::trace::Trace;
 
 /// One line of the listing: all of a [`Member`] whose change is told.
@@ -72,6 +73,8 @@ pub(crate) struct View {
     fold: u128,
     revision: u64,
     suspect: usize,
+    /// The tables told of.
+    pub(crate) shown: Shown,
     /// Rows that say the truth about a node that runs.
     pub(crate) right: usize,
 }

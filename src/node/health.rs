@@ -10,7 +10,7 @@ use super::{Config, Degraded, Effect, Event, Health, Mutant, Node, Now};
 use crate::record::NodeId;
 
 /// Woken later than this, a node has not lived through the time in between, in microseconds.
-const LATE_US: u64 = 200_000;
+pub(super) const LATE_US: u64 = 200_000;
 /// How long a late node distrusts itself, in microseconds.
 const SLOW_US: u64 = 2_000_000;
 /// Probes in a row that only TCP answered: UDP is blocked here.

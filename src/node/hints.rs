@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 
+use super::health::LATE_US;
 use super::push::ANSWERS_MAX;
 use super::stats::Kind;
 use super::timers::Timer;
@@ -41,6 +42,8 @@ const TRIES: u32 = 4;
 const LACKS_MAX: usize = 4_096;
 /// Spans that wait for one table to be fetched.
 const SPANS_MAX: usize = 8;
+/// How long a process that was stopped takes for what waits in its buffer, in microseconds.
+const STALE_US: u64 = 50_000;
 /// How long fetching a large step may take, in milliseconds.
 const FETCH_PATIENCE_MS: u64 = 3_000;
 
@@ -71,6 +74,8 @@ pub(super) struct Hints {
     told_due_us: Option<u64>,
     lacks: BTreeMap<(Scope, NodeId), Lack>,
     lacks_due_us: Option<u64>,
+    /// Until then datagrams may be as old as this process was stopped.
+    stale_until_us: u64,
 }
 
 impl Hints {
@@ -186,6 +191,20 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// The process was stopped: what waits in its buffer is old.
+    pub(super) fn distrust_buffer(&mut self, now: Now) {
+        self.holdings.hints.stale_until_us = now.mono_us + STALE_US;
+    }
+
+    /// May a datagram that is taken in now have waited for long? Timers wait until after the first of them.
+    pub(super) fn was_stopped(&mut self, now: Now) -> bool {
+        let overdue_us = self.timers.next_us().map_or(0, |due_us| now.mono_us.saturating_sub(due_us));
+        if overdue_us > LATE_US {
+            self.distrust_buffer(now);
+        }
+        now.mono_us < self.holdings.hints.stale_until_us
     }
 
     // ---- asking ------------------------------------------------------------------------------------------------------

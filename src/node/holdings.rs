@@ -22,6 +22,7 @@ use std::sync::Arc;
 use super::hints::Hints;
 use super::io::{KeptTable, Write};
 use super::lives::is_plausible;
+use super::mutant::Mutant;
 use super::push::Lane;
 use super::records::SEQ_MAX;
 use super::sync::Agreement;
@@ -48,6 +49,8 @@ pub(super) struct Holdings {
     pub(super) lane: Lane,
     pub(super) hints: Hints,
     pub(super) agreement: Agreement,
+    /// Whose tables differ, by its greeting, and since when.
+    pub(super) doubt: Option<(NodeId, u64)>,
     /// Networks to be compared with somebody before this node has joined.
     pub(super) unmet: BTreeSet<NetworkId>,
 }
@@ -61,6 +64,7 @@ impl Holdings {
             lane: Lane::default(),
             hints: Hints::default(),
             agreement: Agreement::default(),
+            doubt: None,
             unmet: BTreeSet::new(),
         }
     }
@@ -126,7 +130,7 @@ impl Node {
     /// Somebody holds a version of an own table that was never written here: everything is said again under a later one.
     pub(super) fn reassert(&mut self, now: Now, scope: Scope, heard: Version) {
         let Identity { generation, .. } = self.identity();
-        if !self.is_credible(now, heard) {
+        if !self.is_credible(now, heard) || self.config.has(Mutant::KeepOldLife) {
             return;
         }
         let outcome = self.holdings.draft.reassert(generation, scope, heard);
@@ -135,7 +139,9 @@ impl Node {
 
     /// Loads what was kept from before.
     pub(super) fn recall_tables(&mut self, kept: Vec<KeptTable>) {
-        for KeptTable { scope, lives, records } in kept {
+        self.infect_tables();
+        let is_lost = self.config.has(Mutant::LoseOwn);
+        for KeptTable { scope, lives, records } in kept.into_iter().filter(|_| !is_lost) {
             if let Err(refused) = self.holdings.tables.restore(scope, lives, records) {
                 self.stats.count_step_refused(refused);
             }
@@ -189,6 +195,9 @@ impl Node {
     /// What has to be looked at now and then.
     pub(super) fn tidy_tables(&mut self, now: Now) {
         self.holdings.tables.tidy();
+        if self.joined {
+            self.greet_attached(now);
+        }
         let is_old = |since_ms: u64| now.unix_ms.saturating_sub(since_ms) > COMPARED_DOWN_MS;
         for member in self.table.iter().filter(|member| member.status == Status::Down && is_old(member.since_ms)) {
             self.holdings.tables.set_compared(member.swim.identity.id, false);
@@ -206,6 +215,7 @@ impl Node {
     pub(super) fn take_step(&mut self, now: Now, from: NodeId, step: Step, cause: Cause) -> Result<bool, Refused> {
         let (scope, owner, version) = (step.scope, step.owner, step.to());
         let source = if from == owner { Source::Owner } else { Source::Relay };
+        let step = if source == Source::Relay { self.meddled(step) } else { step };
         let taken = if self.is_credible(now, version) {
             self.holdings.tables.apply(source, step)
         } else {
@@ -255,6 +265,9 @@ impl Node {
 
     fn tell_table(&mut self, cause: Cause, change: Changed, down_since_ms: (Option<u64>, Option<u64>)) {
         self.revision += 1;
+        if self.config.has(Mutant::SecretRecord) && self.revision.is_multiple_of(16) {
+            return;
+        }
         self.effect(Event::Table { revision: self.revision, cause, change, down_since_ms }.into());
     }
 
@@ -266,7 +279,7 @@ impl Node {
     /// An owner went down or came back: readers of its tables are told.
     fn mark_tables(&mut self, cause: Cause, owner: NodeId, was_down_since_ms: Option<u64>) {
         let marks = (was_down_since_ms, self.down_since_ms(owner));
-        if marks.0 == marks.1 {
+        if marks.0 == marks.1 || self.config.has(Mutant::Unmarked) {
             return;
         }
         let tables = &self.holdings.tables;

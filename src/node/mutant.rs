@@ -2,8 +2,11 @@
 //! check nothing. Without the feature all of this is `false` and costs nothing.
 
 use super::table::Swim;
+use super::tables::Tables;
 use super::{Cause, Config, Node, Now};
+use crate::record::network::Endpoint;
 use crate::wire::exchange::Liveness;
+use crate::wire::table::{Body, Change, Scope, Step};
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
@@ -80,6 +83,28 @@ mutants! {
     TrustDemoted = "trust-demoted",
     /// A member's listing does not follow what is decided about it.
     StaleListing = "stale-listing",
+    /// Whoever passes a step on changes what is in it.
+    Meddle = "meddle",
+    /// A step is taken in although something is missing before it.
+    Gap = "gap",
+    /// An older step is taken in.
+    OlderStep = "older-step",
+    /// Records of an owner that goes down are not marked.
+    Unmarked = "unmarked",
+    /// A node begins without its own tables.
+    LoseOwn = "lose-own",
+    /// What an earlier life has written is left as it is.
+    KeepOldLife = "keep-old-life",
+    /// Digests of tables say who has some, and not what is in them.
+    BlindDigest = "blind-digest",
+    /// Tables are not compared.
+    NoTableComparison = "no-table-comparison",
+    /// Whoever detaches from a network keeps what it holds of it.
+    KeepNetwork = "keep-network",
+    /// One change of tables in sixteen is not told to listeners.
+    SecretRecord = "secret-record",
+    /// Steps are not passed on.
+    HoardSteps = "hoard-steps",
 }
 
 impl Config {
@@ -113,7 +138,46 @@ impl Config {
     }
 }
 
+impl Tables {
+    /// Is this fault built in?
+    #[inline]
+    pub(super) const fn has(&self, mutant: Mutant) -> bool {
+        #[cfg(feature = "mutants")]
+        {
+            matches!(self.flaw, Some(chosen) if chosen as u8 == mutant as u8)
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
+            let _ = (mutant, self.flaw);
+            false
+        }
+    }
+}
+
 impl Node {
+    /// Builds the fault into the tables, too.
+    pub(super) fn infect_tables(&mut self) {
+        #[cfg(feature = "mutants")]
+        {
+            self.holdings.tables.flaw = self.config.mutant;
+        }
+    }
+
+    /// A step as a mutant passes it on.
+    pub(super) fn meddled(&self, step: Step) -> Step {
+        if !self.config.has(Mutant::Meddle) {
+            return step;
+        }
+        let change = |mut change: Change| {
+            let endpoint = change.body.as_ref().and_then(|body| body.endpoint().ok());
+            if let Some(endpoint) = endpoint.filter(|_| step.scope != Scope::Attachments) {
+                change.body = Body::of_endpoint(&Endpoint { task: Some("meddled".to_owned()), ..endpoint }).ok();
+            }
+            change
+        };
+        Step { changes: step.changes.iter().cloned().map(change).collect(), ..step }
+    }
+
     /// What the mutant of that name does.
     pub(super) fn trust_forged(&mut self, now: Now) {
         let victim = self.table.iter_active().map(|member| member.swim).next();

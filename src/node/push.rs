@@ -7,6 +7,9 @@
 //! that do not know of the same members do no harm, as a part is cut by whoever gets it; what is lost on the way is found
 //! by notices (`hints`) and comparisons (`reconcile`).
 //!
+//! A process that was stopped finds steps that are as old as it was away: what they bring may be gone since. It takes none
+//! of them, and fetches what its senders have now.
+//!
 //! What is queued is not a step but where it has to begin: when its turn comes, it leads to whatever is newest here. The
 //! first one goes out at once; what comes right after it waits for a moment and goes together. The owners take turns, and
 //! all together have a budget, in datagrams of their own: membership never waits for a table.
@@ -14,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use super::mutant::Mutant;
 use super::stats::Kind;
 use super::timers::Timer;
 use super::{Cause, Identity, Node, Now};
@@ -21,7 +25,7 @@ use crate::node::tables::Refused;
 use crate::record::{NodeId, Version};
 use crate::wire::codec;
 use crate::wire::datagram::Writer;
-use crate::wire::table::{Notice, Push, Scope, Span, Step};
+use crate::wire::table::{Notice, Push, Scope, Sight, Span, Step};
 
 /// Members to whom a node hands parts of what it is responsible for.
 const BRANCHES: usize = 4;
@@ -83,8 +87,13 @@ struct Parcel {
 impl Node {
     /// Steps have arrived.
     pub(super) fn pushed(&mut self, now: Now, sender: NodeId, pushes: Vec<Push>) {
+        let are_stale = self.was_stopped(now);
         for Push { span, step } in pushes {
             let (scope, owner, since, to) = (step.scope, step.owner, step.since, step.to());
+            if are_stale {
+                self.lack(now, sender, Sight { scope, owner, version: to }, true);
+                continue;
+            }
             let copy = span.is_some().then(|| step.clone());
             let taken = self.take_step(now, sender, step, Cause::Gossip);
             let Some((span, step)) = span.zip(copy) else { continue };
@@ -100,6 +109,9 @@ impl Node {
 
     /// Queues what is to be passed on to everybody in a span.
     pub(super) fn push(&mut self, now: Now, (scope, owner): (Scope, NodeId), span: Span, since: Version) {
+        if self.config.has(Mutant::HoardSteps) {
+            return;
+        }
         let lane = &mut self.holdings.lane;
         let key = (owner, scope, span);
         let is_full = lane.queue.len() >= QUEUE_MAX;

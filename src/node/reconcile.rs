@@ -1,16 +1,19 @@
 //! Comparing tables with another member: when, and what follows.
 //!
-//! Greetings carry a digest over what both nodes hold ([`Tables::digest_with`]); two in a row that differ lead to a
+//! Greetings carry a digest over what both nodes hold ([`Tables::digest_with`]); a difference that lasts leads to a
 //! comparison, which is at most three exchanges: where do we differ, what is lacking on either side, and, if it was much,
 //! the rest. A node that joins compares before it says that it has joined, with one member for each of its networks; one
 //! that attaches itself compares at once and once more a moment later, as what was on its way did not go to it yet.
 //!
 //! [`Tables::digest_with`]: super::tables::Tables::digest_with
 
+use super::mutant::Mutant;
+use super::stats::Kind;
 use super::timers::Timer;
 use super::{Cause, Node, Now, Peer, Purpose};
 use crate::record::network::NetworkId;
 use crate::record::{NodeId, Version};
+use crate::wire::datagram::Writer;
 use crate::wire::exchange::{Digest, Request};
 use crate::wire::table::{Listing, Scope, Step, TableReply, TableRequest, Want};
 
@@ -18,6 +21,8 @@ use crate::wire::table::{Listing, Scope, Step, TableReply, TableRequest, Want};
 const PATIENCE_MS: u64 = 10_000;
 /// Time from the attachment to a network to the second comparison, in microseconds: everybody knows of it by then.
 const ATTENDED_AGAIN_US: u64 = 300_000;
+/// How long a difference may last that greetings have shown, in microseconds: steps arrive within less.
+const DOUBT_US: u64 = 800_000;
 /// Tables that differ at one version, of which the owners are asked at a time.
 const DISPUTES_MAX: usize = 4;
 
@@ -27,15 +32,49 @@ impl Node {
         self.holdings.tables.digest_with(peer).to_be_bytes()
     }
 
-    /// Another node says what it holds, hashed.
+    /// Another node says what it holds, hashed. What differs may be on its way: it is compared if nobody has shown within a
+    /// second that it has arrived. Others who agree show that only if they hold all that is in doubt.
     pub(super) fn tables_greeted(&mut self, now: Now, sender: NodeId, digest: [u8; 8]) {
-        if !self.joined {
+        if !self.joined || self.config.has(Mutant::NoTableComparison) {
             return;
         }
         if self.tables_digest(sender).starts_with(&digest) {
             self.holdings.agreement.agreed(now);
-        } else if self.holdings.agreement.disagreed(now) {
-            self.compare_tables(sender);
+            let tables = &self.holdings.tables;
+            let covers =
+                |peer: NodeId| tables.scopes_with(peer).all(|scope| tables.scopes_with(sender).any(|s| s == scope));
+            if self.holdings.doubt.is_some_and(|(peer, _)| peer == sender || covers(peer)) {
+                self.holdings.doubt = None;
+            }
+        } else {
+            self.holdings.doubt.get_or_insert((sender, now.mono_us));
+        }
+        if let Some((peer, since_us)) = self.holdings.doubt
+            && now.mono_us >= since_us + DOUBT_US
+            && self.holdings.agreement.is_due(now)
+        {
+            self.holdings.doubt = None;
+            self.compare_tables(peer);
+        }
+    }
+
+    /// Greets somebody in networks that few take part in: those who are greeted with probes are mostly others.
+    pub(super) fn greet_attached(&mut self, now: Now) {
+        let members = self.audience(Scope::Attachments).len();
+        let networks: Vec<_> = self.holdings.tables.networks().collect();
+        for network in networks {
+            let audience = self.audience(Scope::Network(network));
+            if audience.len() * 2 > members {
+                continue;
+            }
+            for to in self.choose_of(audience, 1) {
+                let mut writer = Writer::new(self.config.payload_bytes_max());
+                writer.hello(&self.hello(now));
+                if let Some(digest) = self.tables_digest(to.id).first_chunk() {
+                    writer.tables(*digest);
+                }
+                self.send_payload(to, Kind::Tables, writer);
+            }
         }
     }
 
@@ -152,7 +191,7 @@ impl Node {
 
     /// Everything else has been compared with `peer`, whose digest over tables was `theirs`.
     pub(super) fn tables_synced(&mut self, now: Now, peer: Peer, theirs: Digest) {
-        let differ = theirs != self.tables_digest(peer.id);
+        let differ = theirs != self.tables_digest(peer.id) && !self.config.has(Mutant::NoTableComparison);
         if self.joined {
             if !differ {
                 self.holdings.agreement.agreed(now);

@@ -23,7 +23,7 @@ use super::{Cause, Config, Effect, Mutant, Node, Now};
 use crate::node::stats::Kind;
 use crate::record::{NodeId, Status};
 use crate::wire::DropCause;
-use crate::wire::datagram::{Hello, Writer};
+use crate::wire::datagram::Writer;
 use crate::wire::exchange::{Liveness, MEMBERS_MAX};
 
 pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
@@ -183,6 +183,7 @@ impl Node {
             self.pretend_answer(now, probe, target);
         }
         self.restart_inquiries(now);
+        self.distrust_buffer(now);
         self.note_health(now);
     }
 
@@ -210,8 +211,7 @@ impl Node {
             self.timers.submit(now.mono_us + timeout_us, Timer::ProbeLate(*probe, to.id));
             if now.mono_us >= self.greetings.due_us && self.joined {
                 self.greetings.due_us = now.mono_us + HELLO_INTERVAL_US;
-                let digest = self.summary().first_chunk().copied().unwrap_or_default();
-                hello = Some(Hello { digest, unix_s: now.unix_ms / 1_000 });
+                hello = Some(self.hello(now));
             }
         }
         let kind = kind_of(message);

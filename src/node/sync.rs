@@ -210,6 +210,12 @@ impl Node {
         }
     }
 
+    /// What a greeting says.
+    pub(super) fn hello(&self, now: Now) -> Hello {
+        let digest = self.summary().first_chunk().copied().unwrap_or_default();
+        Hello { digest, unix_s: now.unix_ms / 1_000 }
+    }
+
     pub(super) fn start_sync(&mut self, to: SocketAddr, peer: Option<NodeId>) {
         self.start_sync_within(to, peer, PATIENCE_MS);
     }

@@ -31,6 +31,7 @@ pub use super::claims::{Claimants, Conflict};
 pub use super::compare::{Resolved, STEPS_BYTES_MAX};
 pub use super::ledger::Usage;
 use super::ledger::{Fit, Ledger, Turn};
+use super::mutant::Mutant;
 use super::parked::Parked;
 pub use super::parked::{PARKED_BYTES_MAX, PARKED_MAX, PARKED_PER_TABLE_MAX};
 use crate::record::network::{ATTACHMENTS_MAX, Attachment, Endpoint, EndpointName, NetworkError, NetworkId};
@@ -191,6 +192,8 @@ pub struct Tables {
     floors: BTreeMap<(Scope, NodeId), Version>,
     parked: Parked,
     usage: Usage,
+    /// A fault on purpose.
+    pub(super) flaw: Option<Mutant>,
 }
 
 impl Tables {
@@ -206,6 +209,7 @@ impl Tables {
             floors: BTreeMap::new(),
             parked: Parked::default(),
             usage: Usage::default(),
+            flaw: None,
         };
         tables.know(me);
         tables
@@ -310,12 +314,12 @@ impl Tables {
             && step.is_whole()
             && held.is_some_and(|held| held.version() == step.to() && held.differs(&step));
         match fit {
-            Fit::Old if !is_settled => {}
-            Fit::Early => {
+            Fit::Old if !is_settled && !self.has(Mutant::OlderStep) => {}
+            Fit::Early if !self.has(Mutant::Gap) => {
                 outcome.is_behind = true;
                 self.parked.park(step);
             }
-            Fit::Old | Fit::Extends | Fit::Replaces => {
+            Fit::Old | Fit::Early | Fit::Extends | Fit::Replaces => {
                 self.judge_quota(&step)?;
                 self.install(Arc::new(step), &mut outcome);
                 self.release(scope, owner, &mut outcome);
@@ -464,6 +468,9 @@ impl Tables {
 
     /// This node is not attached to that network any more: it holds nothing of it.
     fn drop_shelf(&mut self, network: NetworkId, outcome: &mut Outcome) {
+        if self.has(Mutant::KeepNetwork) {
+            return;
+        }
         let owners = self.networks.get(&network).map(|shelf| shelf.ledgers.keys().copied().collect());
         let owners: Vec<_> = owners.unwrap_or_default();
         for owner in owners {
@@ -511,9 +518,13 @@ impl Tables {
             Scope::Network(network) => self.epoch(network, owner).is_some(),
         };
         let counts = is_shown && self.owners.get(&owner).is_some_and(|known| known.is_compared);
+        let is_blind = self.has(Mutant::BlindDigest);
         let Some(shelf) = self.shelf_mut(scope) else { return };
         let Some(ledger) = shelf.ledgers.get_mut(&owner) else { return };
-        let counted = if counts && ledger.version() != Version::NONE { ledger.share(scope, owner) } else { 0 };
+        let counted = match counts && ledger.version() != Version::NONE {
+            true if !is_blind => ledger.share(scope, owner),
+            is_counted => u128::from(is_counted),
+        };
         let before = std::mem::replace(&mut ledger.counted, counted);
         shelf.digest = shelf.digest.wrapping_sub(before).wrapping_add(counted);
     }

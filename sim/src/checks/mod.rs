@@ -2,6 +2,7 @@
 //!
 //! * `membership`: what one node may say of another, given what it said before and what is true;
 //! * `decisions`: what was decided;
+//! * `tables`: what owners wrote, and what others show of it;
 //! * `resources`: sizes, queues, bytes.
 //!
 //! Not here: numbers that a scenario bounds (`figures`).
@@ -9,6 +10,7 @@
 mod decisions;
 mod membership;
 mod resources;
+mod tables;
 
 use std::collections::BTreeSet;
 
@@ -55,6 +57,16 @@ rules! {
     Joined: "whoever has joined knows what its peer held for decided before",
     Confirmed: "whoever is told that all have a decision is told the truth",
     Removed: "nobody lists a node again whose removal it knows",
+    Tables: "the events of tables, folded, equal the tables held, and say what was before",
+    E1: "only what its owner wrote is ever shown of anybody",
+    E2: "versions of a table never fall and have no gap: a version has one content",
+    E3: "what anybody has seen deleted is never shown anew",
+    E4: "records are marked in the same step in which their owner goes down or comes back",
+    E5: "an owner that is back has exactly the tables of its disk, and says nothing again",
+    E6: "what a life wrote whose disk is gone goes",
+    E7: "equal digests mean equal tables, and equal tables equal digests",
+    E8: "once it is calm all show what owners have, and the same conflicts",
+    E10: "nobody holds records of a network without taking part in it",
     D1: "every crash is down at every healthy observer in the end",
     D3: "without loss and slow nodes nobody healthy is suspected",
     D7: "a node that lost everybody says so and accuses nobody",
@@ -106,14 +118,16 @@ impl Checks {
         RULES.iter().any(|(known, name, _)| *known == rule && self.asked.iter().any(|asked| asked == name))
     }
 
-    /// foca has no incarnations, suspicions, goodbyes, decisions, health, queues and seals to look at, and its errors are its own.
+    /// foca has no incarnations, suspicions, goodbyes, decisions, tables, health, queues and seals to look at, and its errors are its own.
     const fn applies(&self, rule: Rule) -> bool {
         use Rule::{
-            A1, A2, A3, A4, Confirmed, Conflict, D3, D7, Decided, Foca, Joined, M3, M4, M8, M9, M10, Q3, Removed,
+            A1, A2, A3, A4, Confirmed, Conflict, D3, D7, Decided, E1, E2, E3, E4, E5, E6, E7, E8, E10, Foca, Joined,
+            M3, M4, M8, M9, M10, Q3, Removed, Tables,
         };
         let of_swim = !matches!(rule, M3 | M4 | M8 | M9 | M10 | Foca | Conflict | D3 | D7 | Q3);
         let of_decisions = matches!(rule, A1 | A2 | A3 | A4 | Decided | Joined | Confirmed | Removed);
-        matches!(self.protocol, Protocol::Gossipd) || of_swim && !of_decisions
+        let of_tables = matches!(rule, E1 | E2 | E3 | E4 | E5 | E6 | E7 | E8 | E10 | Tables);
+        matches!(self.protocol, Protocol::Gossipd) || of_swim && !of_decisions && !of_tables
     }
 
     /// Notes one look. `what` is asked only for a failure.

@@ -55,6 +55,8 @@ pub struct Start {
     pub warm: bool,
     /// The first so many hosts are managers.
     pub managers: usize,
+    /// Those took part in the first network before.
+    pub attached: Option<Selector>,
     /// Those start later, one after another.
     pub late: Option<Selector>,
     /// When, in milliseconds.
@@ -63,7 +65,7 @@ pub struct Start {
 
 impl Default for Start {
     fn default() -> Self {
-        Self { stagger_us: 1_000, contacts: 1, warm: false, managers: 1, late: None, late_ms: 0 }
+        Self { stagger_us: 1_000, contacts: 1, warm: false, managers: 1, attached: None, late: None, late_ms: 0 }
     }
 }
 
@@ -172,6 +174,15 @@ pub struct Act {
     /// The decider waits until all have it.
     #[serde(default)]
     pub confirm: bool,
+    /// In which network it is written, from 1.
+    pub network: Option<u8>,
+    /// How many endpoints change in one write.
+    pub count: Option<u32>,
+    /// Of so many that each owner may have.
+    pub slots: Option<u32>,
+    /// So many in a hundred of them are deleted.
+    #[serde(default)]
+    pub gone_percent: u32,
 }
 
 /// An extra machine.

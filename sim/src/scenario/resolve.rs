@@ -8,6 +8,7 @@ use super::swizzle;
 use crate::luck::Luck;
 use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Decree, Effect, Fault, Flap, HostPlan, Mode, Network, Path, Plan, Ruling, What};
+use crate::writing::{Deed, NETWORK, Writing};
 
 const MS: u64 = 1_000;
 const SECOND_US: u64 = 1_000_000;
@@ -22,9 +23,11 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
     for (n, extra) in file.extra.iter().enumerate() {
         hosts.push(extra_host(extra, &cast, n)?);
     }
-    let (mut faults, mut decrees) = (Vec::new(), Vec::new());
+    let (mut faults, mut decrees, mut writings) = (Vec::new(), Vec::new(), Vec::new());
     for (n, act) in file.act.iter().enumerate() {
-        if act.kind == "decide" {
+        if matches!(act.kind.as_str(), "attach" | "detach" | "endpoints") {
+            writings.extend(act_writings(act, &cast, n as u64)?);
+        } else if act.kind == "decide" {
             decrees.extend(act_decrees(act, &cast, n)?);
         } else {
             faults.extend(act_faults(act, &cast, n as u64)?);
@@ -33,9 +36,14 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
     let span_us = file.seconds * SECOND_US;
     if file.generate.as_deref() == Some("swizzle") {
         faults.extend(swizzle::faults(luck, file.nodes));
+        if file.start.attached.is_some() {
+            writings.extend(swizzle::writings(luck, file.nodes));
+        }
         decrees.extend(swizzle::decrees(luck, file.nodes, file.start.managers));
     }
-    let last_us = decrees.iter().map(|decree| decree.at_us).chain(hosts.iter().map(|host| host.start_us)).max();
+    let written_us = writings.iter().map(|writing| writing.until_us.unwrap_or(writing.at_us));
+    let decided_us = decrees.iter().map(|decree| decree.at_us);
+    let last_us = decided_us.chain(written_us).chain(hosts.iter().map(|host| host.start_us)).max();
     let calm = calm(&file.calm, &cast, &faults, last_us.unwrap_or_default(), span_us)?;
     let bounds = file.expect.iter().map(|(name, range)| {
         let (at_least, at_most) = match range {
@@ -60,6 +68,7 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
         bounds: bounds.collect(),
         faults,
         decrees,
+        writings,
         hosts,
     })
 }
@@ -82,7 +91,8 @@ fn matrices(wanted_s: &[u64], faults: &[Fault], calm: &Calm, span_us: u64) -> Ve
 }
 
 fn starts(start: &Start, cast: &Cast<'_>) -> Result<Vec<HostPlan>, String> {
-    let Start { stagger_us, contacts, warm, managers, late, late_ms } = start;
+    let Start { stagger_us, contacts, warm, managers, attached, late, late_ms } = start;
+    let attached = attached.as_ref().map_or(Ok(Vec::new()), |attached| cast.select(attached, "attached"))?;
     let late = late.as_ref().map_or(Ok(Vec::new()), |late| cast.select(late, "late"))?;
     let mut late_us = late_ms * MS;
     let mut start_us = 0;
@@ -96,6 +106,7 @@ fn starts(start: &Start, cast: &Cast<'_>) -> Result<Vec<HostPlan>, String> {
             region: cast.region(n),
             warm: *warm,
             manager: n > 0 && n < *managers,
+            attached: attached.binary_search(&n).is_ok(),
             ..HostPlan::default()
         }
     };
@@ -166,6 +177,33 @@ fn act_decrees(act: &Act, cast: &Cast<'_>, n: usize) -> Result<Vec<Decree>, Stri
     Ok(match act.each_ms {
         None => vec![decree(0, about)],
         Some(_) => (0..).zip(about).map(|(number, host)| decree(number, vec![host])).collect(),
+    })
+}
+
+/// The writings of one act: one, or one by each owner when they come one after another.
+fn act_writings(act: &Act, cast: &Cast<'_>, n: u64) -> Result<Vec<Writing>, String> {
+    let name = format!("act {n}");
+    let by = cast.select(act.hosts.as_ref().ok_or_else(|| format!("{name}: who writes?"))?, &name)?;
+    let count = act.count.unwrap_or(1);
+    let deed = match act.kind.as_str() {
+        "attach" => Deed::Attach,
+        "detach" => Deed::Detach,
+        _ => Deed::Endpoints {
+            count,
+            slots: act.slots.unwrap_or(count),
+            gone_percent: act.gone_percent,
+            bytes: u32::try_from(act.bytes).unwrap_or(u32::MAX),
+        },
+    };
+    let writing = |number: u64, by: Vec<usize>| {
+        let at_us = (act.at_ms + number * act.each_ms.unwrap_or_default()) * MS;
+        let until_us = act.for_ms.map(|ms| at_us + ms * MS);
+        let id = n * FAULTS_PER_ACT + number;
+        Writing { id, at_us, until_us, every_us: act.every_us, by, network: act.network.unwrap_or(NETWORK), deed }
+    };
+    Ok(match act.each_ms {
+        None => vec![writing(0, by)],
+        Some(_) => (0..).zip(by).map(|(number, host)| writing(number, vec![host])).collect(),
     })
 }
 

@@ -3,6 +3,7 @@
 
 use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Disk, Effect, Fault, HostPlan, Network, Path, Plan, Profile, What};
+use crate::writing::{Deed, NETWORK, Writing};
 
 const SECOND_US: u64 = 1_000_000;
 /// When the cut is made, the node crashes, the first direction is healed, the second, and the node is back.
@@ -50,6 +51,22 @@ impl Case {
     }
 }
 
+/// Everybody has four endpoints; each deletes or changes some of them before the cut, during it, while somebody is down, and
+/// between the two ends of the cut.
+fn writings(nodes: usize) -> Vec<Writing> {
+    let write = |(number, (at_us, gone_percent)): (u64, (u64, u32))| Writing {
+        id: 100 + number,
+        at_us,
+        until_us: None,
+        every_us: 0,
+        by: (0..nodes).collect(),
+        network: NETWORK,
+        deed: Deed::Endpoints { count: 2 + 2 * u32::from(number == 0), slots: 4, gone_percent, bytes: 0 },
+    };
+    let times = [(3 * SECOND_US, 0), (CUT_US + 100_000, 50), (CRASH_US - 1_000, 50), (CRASH_US + 5 * SECOND_US, 50)];
+    (0..).zip(times.into_iter().chain([(HEAL_US[0] + SECOND_US, 70)])).map(write).collect()
+}
+
 /// All names, in order.
 pub(super) fn names() -> Vec<String> {
     cases().into_iter().map(Case::name).collect()
@@ -82,6 +99,7 @@ pub(super) fn plan(label: &str, about: &str, name: &str, seed: u64) -> Result<Pl
     let host = |n: usize| HostPlan {
         start_us: n as u64 * 1_000,
         contacts: (0..nodes).filter(|contact| *contact != n).collect(),
+        attached: true,
         ..HostPlan::default()
     };
     Ok(Plan {
@@ -100,6 +118,7 @@ pub(super) fn plan(label: &str, about: &str, name: &str, seed: u64) -> Result<Pl
         bounds: vec![Bound { name: "conflicts".to_owned(), at_least: None, at_most: Some(0) }],
         faults,
         decrees: Vec::new(),
+        writings: writings(nodes),
         hosts: (0..nodes).map(host).collect(),
     })
 }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::luck::{Luck, Purpose};
 use crate::plan::{Decree, Disk, Effect, Fault, Flap, Path, Ruling, What};
+use crate::writing::{Deed, NETWORK, Writing};
 
 const SECOND_US: u64 = 1_000_000;
 /// When faults begin, and when the last of them ends.
@@ -22,6 +23,10 @@ const DECREES: std::ops::RangeInclusive<u64> = 4..=32;
 const DECREE_KINDS: u32 = 13;
 /// The first so many hosts are known to all.
 const CONTACTS: usize = 3;
+/// Writings of a run, but for the first.
+const WRITINGS: std::ops::RangeInclusive<u64> = 6..=30;
+/// Numbers below are taken by faults.
+const FIRST_WRITING: u64 = 1 << 33;
 /// Numbers below are taken by written faults.
 const FIRST_ID: u64 = 1 << 32;
 
@@ -37,6 +42,42 @@ pub(super) fn decrees(luck: Luck, nodes: usize, managers: usize) -> Vec<Decree> 
     let mut rng = luck.named(Purpose::Swizzle, "decrees");
     let count = rng.random_range(DECREES);
     (0..count).map(|_| decree(&mut rng, nodes, managers)).collect()
+}
+
+/// What owners write meanwhile: all have some endpoints, and then a few of them write now and then, attach and detach.
+pub(super) fn writings(luck: Luck, nodes: usize) -> Vec<Writing> {
+    let mut rng = luck.named(Purpose::Swizzle, "writings");
+    let count = rng.random_range(WRITINGS);
+    let all = Deed::Endpoints { count: 4, slots: 4, gone_percent: 0, bytes: 0 };
+    let first = Writing {
+        id: FIRST_WRITING,
+        at_us: FROM_US / 2,
+        until_us: None,
+        every_us: 0,
+        by: (0..nodes).collect(),
+        network: NETWORK,
+        deed: all,
+    };
+    std::iter::once(first).chain((1..=count).map(|n| writing(FIRST_WRITING + n, &mut rng, nodes))).collect()
+}
+
+fn writing(id: u64, rng: &mut ChaCha12Rng, nodes: usize) -> Writing {
+    let at_us = rng.random_range(FROM_US..TO_US);
+    let mut by: Vec<usize> = (0..nodes).collect();
+    by.shuffle(rng);
+    by.truncate(rng.random_range(1..=nodes.min(4)));
+    let count = rng.random_range(1..=4);
+    let bytes = if rng.random_range(0..12_u32) == 0 { 4_000 } else { 0 };
+    let deed = match rng.random_range(0..8_u32) {
+        0 => Deed::Detach,
+        1 | 2 => Deed::Attach,
+        _ => Deed::Endpoints { count, slots: 8, gone_percent: rng.random_range(10..90), bytes },
+    };
+    let lasts = matches!(deed, Deed::Endpoints { .. }) && rng.random_range(0..2_u32) == 0;
+    let until_us = lasts.then(|| (at_us + rng.random_range(SECOND_US..60 * SECOND_US)).min(TO_US));
+    let every_us = rng.random_range(20_000..2 * SECOND_US);
+    let network = if rng.random_range(0..4_u32) == 0 { NETWORK + 1 } else { NETWORK };
+    Writing { id, at_us, until_us, every_us, by, network, deed }
 }
 
 fn decree(rng: &mut ChaCha12Rng, nodes: usize, managers: usize) -> Decree {

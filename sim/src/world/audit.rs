@@ -47,6 +47,7 @@ impl World {
             self.checks.listed_as_decided(id, odd.as_deref());
         }
         self.checks.listing(id, folded, born, members, swim_errors);
+        self.check_tables_of(id);
     }
 
     /// The checks of what one node holds, and of what it sent since they were made last.

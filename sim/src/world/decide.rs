@@ -137,6 +137,12 @@ impl World {
 
     // ---- following -----------------------------------------------------------------------------------------------
 
+    /// An event came with a revision.
+    pub(super) fn note_revision(&mut self, observer: HostId, revision: u64) {
+        let follows = self.host_mut(observer).view.follow(revision);
+        self.checks.revision(observer, follows, revision);
+    }
+
     /// Something else stands in a register at `observer`.
     pub(super) fn note_decision(
         &mut self,
@@ -145,8 +151,7 @@ impl World {
         old: Option<Arc<Decision>>,
         new: Option<Arc<Decision>>,
     ) {
-        let follows = self.host_mut(observer).view.follow(revision);
-        self.checks.revision(observer, follows, revision);
+        self.note_revision(observer, revision);
         let Some(key) = new.as_ref().or(old.as_ref()).map(|decision| decision.key()) else { return };
         self.log(observer, || match &new {
             Some(new) => format!("holds for decided: {:?} {:?} at {:?}", key.subject, new.verdict, new.stamp.at),
@@ -199,7 +204,9 @@ impl World {
             let is_true = self.rulings.get(decision.stamp).is_some_and(|accepted| accepted.decision == *decision);
             self.checks.decision_true(host, is_true, decision);
         }
-        View::new(node.revision(), decisions, now_us)
+        let mut view = View::new(node.revision(), decisions, now_us);
+        view.shown = self.first_shown(host, node);
+        view
     }
 
     /// A node has joined: it knows all that its peer knew when it started.

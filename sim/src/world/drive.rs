@@ -123,6 +123,7 @@ impl World {
 
     /// A process that was busy takes what waits.
     pub(super) fn turn(&mut self, host: HostId, life: u64) {
+        let now_us = self.now_us;
         let target = self.host_mut(host);
         if target.life != life || target.is_paused {
             if target.life == life {
@@ -131,6 +132,9 @@ impl World {
             return;
         }
         let under = target.under;
+        if target.service_us > 0 {
+            target.slow_us = now_us;
+        }
         if let Some(input) = target.inbox.pop_front() {
             if let Input::Datagram { bytes, .. } = &input {
                 target.inbox_bytes = target.inbox_bytes.saturating_sub(bytes.len() + BUFFER_OVERHEAD_BYTES);
@@ -167,6 +171,7 @@ impl World {
             }
             Input::Hello { call } => self.greet(host, call),
             Input::Request { call } => self.answer(host, call),
+            Input::Write { number, write } => self.take_write(host, number, write),
             Input::Outcome { id, outcome } => self.take_outcome(host, id, outcome),
             Input::Refused { to } => {
                 self.with_node(host, |node, now| node.handle_refused(now, to));
@@ -211,6 +216,7 @@ impl World {
             self.carry_out(host, effect);
         }
         self.follow_identity(host);
+        self.follow_tables(host);
         if self.host(host).done {
             self.kill(host);
             return Some(result);
@@ -260,6 +266,7 @@ impl World {
             }
             Effect::KeepTable { step, lives } => {
                 self.host_mut(host).kept_tables.keep(&step, &lives);
+                self.note_kept(host, &step);
                 let now = self.host(host).now(self.now_us);
                 if let Some(node) = &mut self.host_mut(host).node {
                     node.handle_command(now, Command::Written(step));

@@ -76,6 +76,7 @@ impl World {
         (clone.role, clone.issued_ms) = (role, issued_ms);
         (clone.contacts, clone.kept_tables) = (contacts, kept_tables);
         self.checks.rivals([from, to]);
+        self.registry.doubtful.insert(self.owner(to));
     }
 
     /// Gives `to`, on which nothing runs, the address of `from`, on which nothing runs any more.
@@ -140,7 +141,9 @@ impl World {
             Disk::Copied => {
                 self.host_mut(host).put_copy_back();
             }
+            Disk::Blank => self.lose_tables(host, false),
             Disk::Wiped => {
+                self.lose_tables(host, true);
                 let mut node_id = [0; 16];
                 let name = format!("{host}-{}", self.host(host).life);
                 self.luck.named(Purpose::Names, &name).fill_bytes(&mut node_id);
@@ -150,7 +153,6 @@ impl World {
                 (target.node_id, target.number, target.disk) = (node_id, number, 0);
                 target.peers.clear();
                 target.kept.clear();
-                target.kept_tables = KeptTables::default();
                 (target.issued_ms, target.is_removed) = (0, false);
             }
         }
@@ -159,6 +161,14 @@ impl World {
             return self.host_mut(host).is_up = true;
         }
         self.start(host);
+    }
+
+    fn lose_tables(&mut self, host: HostId, stays_down: bool) {
+        let target = self.host(host);
+        let generation = target.next_generation(self.now_us);
+        self.bury(host, self.owner(host), generation, stays_down);
+        let target = self.host_mut(host);
+        (target.kept_tables, target.has_lost_tables) = (KeptTables::default(), true);
     }
 
     /// Replaces what `host` knows before its next start: the generation on its disk, and what its clock is off by.
@@ -201,6 +211,7 @@ impl World {
             config,
         };
         let node = Brain::new(protocol, start, cluster_size, now);
+        self.tables_start(id, &node);
         let view = self.first_view(id, &node);
         self.host_mut(id).node = Some(node);
         self.living += 1;

@@ -10,6 +10,8 @@
 //! * `strangers`: bytes that nobody of the cluster sends;
 //! * `decide`: somebody decides something, and what daemons do about it; `rulings`: all that was decided;
 //! * `forge`: decisions that nobody may make;
+//! * `tables`: owners write, and what others show is followed; `registry`: all that was written; `tables_audit`: looks at
+//!   whole nodes;
 //! * `audit`: looks at whole nodes;
 //! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
 //!
@@ -22,8 +24,11 @@ mod exchange;
 mod forge;
 mod machine;
 mod queue;
+mod registry;
 mod rulings;
 mod strangers;
+mod tables;
+mod tables_audit;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -37,6 +42,7 @@ use rand::Rng;
 use self::drive::Happening;
 use self::exchange::Call;
 use self::queue::Queue;
+pub use self::registry::Registry;
 pub use self::rulings::{Accepted, Question, Rulings};
 use self::truth::Truth;
 pub use self::truth::{Book, Counts, Watch};
@@ -134,6 +140,9 @@ pub struct World {
     checks: Checks,
     truth: Truth,
     rulings: Rulings,
+    registry: Registry,
+    /// Whose program writes at this moment.
+    writer: Option<HostId>,
     book: Book,
     /// Hits of faults on hosts, by their numbers.
     hits: BTreeMap<u64, u64>,
@@ -176,6 +185,8 @@ impl World {
             trace: Trace::default(),
             truth: Truth::default(),
             rulings: Rulings::default(),
+            registry: Registry::default(),
+            writer: None,
             book: Book::default(),
             hits: BTreeMap::new(),
             sent: Sent::default(),
@@ -279,6 +290,13 @@ impl World {
         self.host(host).totals()
     }
 
+    /// Counters of all lives of all hosts together.
+    pub(crate) fn all_totals(&self) -> Totals {
+        let mut all = Totals::default();
+        self.hosts.iter().for_each(|host| all.merge(&host.totals()));
+        all
+    }
+
     /// What was checked so far.
     pub const fn checks(&self) -> &Checks {
         &self.checks
@@ -340,6 +358,10 @@ impl World {
     /// A fault has touched something.
     pub(crate) fn count_hit(&mut self, fault: u64) {
         self.hit(Some(fault));
+    }
+
+    pub(crate) fn under(&mut self, host: HostId) -> &mut crate::host::Under {
+        &mut self.host_mut(host).under
     }
 
     fn hit(&mut self, fault: Option<u64>) {

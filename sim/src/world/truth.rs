@@ -22,6 +22,7 @@ const FIRST_KEPT_MAX: usize = 64;
 /// One node id.
 #[derive(Debug)]
 pub(super) struct Born {
+    pub(super) id: NodeId,
     pub(super) host: HostId,
     /// All its lives, in order.
     lives: Vec<Identity>,
@@ -55,6 +56,7 @@ impl Truth {
         let number = *self.ids.entry(id).or_insert(next);
         if number == next {
             self.born.push(Born {
+                id,
                 host,
                 lives: Vec::new(),
                 present: None,
@@ -265,6 +267,7 @@ impl World {
     pub(super) fn follow_end(&mut self, host: HostId) {
         let (number, identity) = (self.host(host).number, self.host(host).identity);
         self.rulings.ended(host);
+        self.tables_end(host);
         let view = &self.host(host).view;
         let (right, suspects) = (view.right, view.suspect());
         self.truth.right -= right;
@@ -371,15 +374,16 @@ impl World {
         self.trace.event(&event);
         match event {
             Event::Member { revision, old, new, .. } => {
-                let follows = self.host_mut(observer).view.follow(revision);
-                self.checks.revision(observer, follows, revision);
+                self.marks_are_due(observer);
+                self.note_revision(observer, revision);
                 self.note_member(observer, old.as_deref(), new.as_deref());
             }
             Event::Decision { revision, old, new, .. } => self.note_decision(observer, revision, old, new),
-            Event::Table { revision, .. } | Event::Conflict { revision, .. } => {
-                let follows = self.host_mut(observer).view.follow(revision);
-                self.checks.revision(observer, follows, revision);
+            Event::Table { revision, change, down_since_ms, .. } => {
+                self.note_revision(observer, revision);
+                self.note_table(observer, &change, down_since_ms);
             }
+            Event::Conflict { revision, .. } => self.note_revision(observer, revision),
             Event::Removed(_) => self.note_removal(observer),
             Event::Confirmed { nonce } => self.note_confirmed(observer, nonce),
             Event::LeaveDone { acknowledged } => {
@@ -419,6 +423,7 @@ impl World {
         let (right, suspects) = (self.is_right(number, row.as_ref()), self.host(observer).view.suspect());
         let before = self.host_mut(observer).view.put(number, row.clone());
         let was_right = self.is_right(number, before.as_ref());
+        self.owe_marks(observer, before.as_ref(), row.as_ref());
         let view = &mut self.host_mut(observer).view;
         view.right = view.right + usize::from(right) - usize::from(was_right);
         let more_suspects = view.suspect();
@@ -590,9 +595,5 @@ impl World {
     /// Whether no fault is on `host`, and none was lately.
     pub fn is_healthy(&self, host: HostId) -> bool {
         self.host(host).is_healthy(self.now_us)
-    }
-
-    pub(crate) fn under(&mut self, host: HostId) -> &mut crate::host::Under {
-        &mut self.host_mut(host).under
     }
 }
