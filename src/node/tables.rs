@@ -523,7 +523,7 @@ impl Tables {
         let Some(ledger) = shelf.ledgers.get_mut(&owner) else { return };
         let counted = match counts && ledger.version() != Version::NONE {
             true if !is_blind => ledger.share(scope, owner),
-            is_counted => u128::from(is_counted),
+            is_counted => u128::from(is_counted) * u128::from_be_bytes(*owner.as_bytes()),
         };
         let before = std::mem::replace(&mut ledger.counted, counted);
         shelf.digest = shelf.digest.wrapping_sub(before).wrapping_add(counted);
