@@ -81,7 +81,7 @@ impl Writing {
     /// When each write is due, by the number of its turn.
     pub fn turns(&self) -> impl Iterator<Item = (u64, u64)> {
         let span_us = self.until_us.map_or(0, |until_us| until_us.saturating_sub(self.at_us));
-        let last = if self.every_us == 0 { 0 } else { span_us / self.every_us };
+        let last = span_us.checked_div(self.every_us).unwrap_or(0);
         (0..=last).map(|turn| (turn, self.at_us + turn * self.every_us))
     }
 

@@ -181,6 +181,7 @@ impl World {
     }
 
     /// What `host` shows in a scope, by owner: content and version, and whether the owner is listed as running.
+    #[expect(clippy::type_complexity, reason = "a digest with its version, and whether the owner runs")]
     fn listed_in(&self, host: HostId, scope: Scope) -> BTreeMap<u32, (((u64, u32), Version), bool)> {
         let number = writing::scope_number(scope);
         let view = &self.host(host).view;
