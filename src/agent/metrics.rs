@@ -55,6 +55,10 @@ const UPDATES_REFUSED: &str = "gossipd_updates_refused_total";
 const RECORDS_REFUSED: &str = "gossipd_records_refused_total";
 const DECISIONS: &str = "gossipd_decisions";
 const DECISIONS_REFUSED: &str = "gossipd_decisions_refused_total";
+const TABLE_RECORDS: &str = "gossipd_table_records";
+const TABLE_BYTES: &str = "gossipd_table_bytes";
+const TABLE_STEPS: &str = "gossipd_table_steps_total";
+const TABLE_STEPS_REFUSED: &str = "gossipd_table_steps_refused_total";
 const SWIM_ERRORS: &str = "gossipd_swim_errors_total";
 const EXCHANGES: &str = "gossipd_exchanges_total";
 const QUEUE_DEPTH: &str = "gossipd_queue_depth";
@@ -99,6 +103,15 @@ pub const ALL: &[Metric] = &[
         Kind::Counter,
         &["cause"],
         "decisions refused: forged, by a signer without the right, stale, ahead of the clock",
+    ),
+    row(TABLE_RECORDS, Kind::Gauge, &[], "attachments and endpoints held, of all nodes"),
+    row(TABLE_BYTES, Kind::Gauge, &[], "bytes of them"),
+    row(TABLE_STEPS, Kind::Counter, &["result"], "changes of tables heard: taken in, known already; and not passed on"),
+    row(
+        TABLE_STEPS_REFUSED,
+        Kind::Counter,
+        &["cause"],
+        "changes of tables refused: malformed, not their owner's, over a quota",
     ),
     row(SWIM_ERRORS, Kind::Counter, &[], "errors inside the SWIM library"),
     row(EXCHANGES, Kind::Counter, &["result"], "state exchanges started, failed, answered"),
@@ -190,6 +203,15 @@ pub fn copy_from(node: &Node) {
         counter!(DECISIONS_REFUSED, "cause" => cause.label()).absolute(count);
     }
     gauge!(DECISIONS).set(node.decision_count() as f64);
+    let usage = node.tables().usage();
+    gauge!(TABLE_RECORDS).set(usage.records as f64);
+    gauge!(TABLE_BYTES).set(usage.bytes as f64);
+    counter!(TABLE_STEPS, "result" => "taken").absolute(stats.steps_taken);
+    counter!(TABLE_STEPS, "result" => "known").absolute(stats.steps_known);
+    counter!(TABLE_STEPS, "result" => "unsent").absolute(stats.steps_unsent);
+    for (cause, count) in stats.steps_refused() {
+        counter!(TABLE_STEPS_REFUSED, "cause" => cause.label()).absolute(count);
+    }
     counter!(SWIM_ERRORS).absolute(stats.swim_errors);
     counter!(EXCHANGES, "result" => "started").absolute(stats.exchanges_started);
     counter!(EXCHANGES, "result" => "failed").absolute(stats.exchanges_failed);
