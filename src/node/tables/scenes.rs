@@ -268,3 +268,62 @@ fn comparing_costs_what_differs() {
     steps.iter().for_each(|step| drop(hear(&mut one, step)));
     assert_eq!(one.digest_with(node(1)), two.digest_with(node(0)));
 }
+
+#[test]
+fn a_hundred_thousand_records_with_thirty_that_differ_cost_what_differs() {
+    const OWNERS: u8 = 100;
+    const EACH: u32 = 1_000;
+    let owner = |n: u8| NodeId::from_bytes([n; 16]);
+    let network = NetworkId::from_bytes([9; 16]);
+    let slot = |n: u32| {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        EndpointId::from_bytes(bytes)
+    };
+    let write = |tables: &mut Tables, slots: std::ops::Range<u32>, with: u8| {
+        let endpoints = slots.map(|n| (slot(n), Some(web(with))));
+        tables.set_endpoints(7, network, endpoints).unwrap().news
+    };
+    let mut nodes = [Tables::new(owner(200)), Tables::new(owner(201))];
+    let mut late = Vec::new();
+    let mut attached: Vec<_> = Vec::new();
+    for tables in &mut nodes {
+        let outcome = tables.attach(7, network, "front".to_owned(), ([10, 0, 0, 1].into(), None)).unwrap();
+        attached.extend(outcome.news.into_iter().map(|step| (*step).clone()));
+    }
+    for n in 0..OWNERS {
+        let mut own = Tables::new(owner(n));
+        let mut steps = own.attach(7, network, "front".to_owned(), ([10, 0, 0, 1].into(), None)).unwrap().news;
+        steps.extend(write(&mut own, 0..EACH, 5));
+        attached.extend(steps.iter().map(|step| (**step).clone()));
+        if n % 10 == 3 {
+            late.extend(write(&mut own, 0..3, 6));
+        }
+    }
+    for tables in &mut nodes {
+        (0..OWNERS).chain([200, 201]).for_each(|n| tables.know(owner(n)));
+        for step in &attached {
+            let _ = tables.apply(Source::Relay, step.clone());
+        }
+    }
+    let [ahead, behind] = &mut nodes;
+    for step in &late {
+        ahead.apply(Source::Relay, (**step).clone()).unwrap();
+    }
+    assert_eq!(ahead.usage().records, usize::from(OWNERS) * EACH as usize + usize::from(OWNERS) + 2);
+    let (mut bytes, mut round_trips) = (0, 0);
+    while ahead.digest_with(owner(201)) != behind.digest_with(owner(200)) {
+        let asked = behind.summaries(owner(200));
+        let listings = ahead.differences(owner(201), &asked);
+        bytes += codec::encode(&TableRequest::Compare(asked)).len();
+        bytes += codec::encode(&TableReply::Differences(listings.clone())).len();
+        let resolved = behind.resolve(&listings);
+        let (steps, more) = ahead.serve(&resolved.wants);
+        bytes += codec::encode(&TableRequest::Fetch { wants: resolved.wants, steps: Vec::new() }).len();
+        bytes += codec::encode(&TableReply::Steps { steps: steps.clone(), more }).len();
+        steps.into_iter().for_each(|step| drop(behind.apply(Source::Relay, step).unwrap()));
+        round_trips += 2;
+    }
+    println!("30 of 100,000 records differ: {bytes} bytes in {round_trips} round trips");
+    assert!(round_trips <= 3 && bytes < 16 * 1024, "{bytes} bytes in {round_trips} round trips");
+}
