@@ -147,7 +147,7 @@ impl Node {
         hints.told.retain(|_, told| told.round < ROUNDS);
         let next_us = hints.told.values().map(|told| told.due_us).min();
         if let Some(next_us) = next_us {
-            self.arm_notices(next_us.max(now.mono_us + ROUND_US / 4));
+            self.arm_notices(next_us.max(now.mono_us + ROUND_US));
         }
         for (scope, owners) in by_scope.into_iter().filter(|(_, owners)| !owners.is_empty()) {
             let tables = &self.holdings.tables;

@@ -1,3 +1,5 @@
+//! Rows of what a session says, and of what a history keeps.
+
 use super::*;
 
 const LIMITS: Limits = Limits { changes: 100, bytes: 1 << 20 };
