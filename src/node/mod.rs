@@ -104,6 +104,8 @@ enum Purpose {
     Fetch,
     /// What is lacking of tables? How many scopes both were known to hold.
     Tables(usize),
+    /// Steps that are lacking, of this peer.
+    Lacks(NodeId),
     /// Has the peer what this question asks for?
     Confirm(u32),
     /// Does the subject of an inquiry answer?

@@ -326,8 +326,10 @@ impl Node {
             outcome.ok().and_then(|(peer, bytes)| Reply::from_bytes(bytes).ok().map(|reply| (peer, reply)))
         else {
             self.stats.exchanges_failed += 1;
-            if purpose == Purpose::LeavePush {
-                self.tell_another_of_leave();
+            match purpose {
+                Purpose::LeavePush => self.tell_another_of_leave(),
+                Purpose::Lacks(peer) => self.fetched(now, peer),
+                _ => {}
             }
             return;
         };
@@ -341,6 +343,12 @@ impl Node {
                 self.decisions_compared(now, peer, (to, tables), (decisions, wanted, more));
             }
             (Purpose::Tables(scopes), Reply::Tables(reply)) => self.tables_answered(now, peer, scopes, reply),
+            (Purpose::Lacks(from), reply) => {
+                if let Reply::Tables(TableReply::Steps { steps, .. }) = reply {
+                    self.take_steps(now, peer, steps);
+                }
+                self.fetched(now, from);
+            }
             (Purpose::Confirm(nonce), Reply::Tables(TableReply::Seen(true))) => self.confirmed(peer.id, nonce),
             (Purpose::Fetch, Reply::Records(records)) => {
                 for record in records {
