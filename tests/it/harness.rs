@@ -193,6 +193,9 @@ pub(crate) fn http(socket: &Path, method: &str, path: &str, body: &str) -> Resul
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) ip: Ipv4Addr,
+    /// Where it listens, if not at `ip`.
+    listen: Option<String>,
+    profile: &'static str,
     dir: TempDir,
     port: u16,
     state_dir: Option<PathBuf>,
@@ -214,6 +217,8 @@ impl Node {
         Self {
             name: name.to_owned(),
             ip: fresh_ip(),
+            listen: None,
+            profile: "local",
             dir: tempfile::tempdir().unwrap(),
             port: 0,
             state_dir: None,
@@ -255,6 +260,23 @@ impl Node {
     /// At this address.
     pub(crate) fn at(mut self, ip: Ipv4Addr) -> Self {
         self.ip = ip;
+        self
+    }
+
+    /// Listening there: an address of either family, or an interface.
+    pub(crate) fn listening_at(mut self, addr: &str) -> Self {
+        self.listen = Some(addr.to_owned());
+        self
+    }
+
+    /// Listening there from its next start on.
+    pub(crate) fn listen_at(&mut self, addr: &str) {
+        self.listen = Some(addr.to_owned());
+    }
+
+    /// With the constants of this profile instead of those for one machine.
+    pub(crate) fn with_profile(mut self, profile: &'static str) -> Self {
+        self.profile = profile;
         self
     }
 
@@ -347,14 +369,15 @@ impl Node {
         let mut command = command(words[0]);
         command
             .args(&words[1..])
-            .args(["run", "--stop-at-end-of-stdin", "--profile", "local", "--hostname", &self.name])
+            .args(["run", "--stop-at-end-of-stdin", "--profile", self.profile, "--hostname", &self.name])
             .arg("--config")
             .arg(self.config_path())
             .arg("--state-dir")
             .arg(self.state_dir())
             .arg("--socket")
             .arg(self.socket())
-            .args(["--listen-addr", &self.ip.to_string(), "--port", &self.port.to_string()])
+            .args(["--listen-addr", &self.listen.clone().unwrap_or_else(|| self.ip.to_string())])
+            .args(["--port", &self.port.to_string()])
             .args(&self.flags)
             // Held open while this process lives: no daemon outlives it.
             .stdin(Stdio::piped())

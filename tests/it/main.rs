@@ -25,6 +25,8 @@ mod dev;
 #[allow(dead_code, reason = "its `main` is for the example")]
 mod dist;
 mod document;
+mod fleet;
+mod fleet_faults;
 mod harness;
 mod hostile;
 mod lab;

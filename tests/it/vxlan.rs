@@ -11,54 +11,11 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Node, Ran, all_ready, command, form, is_root, skip, wait_for};
+use crate::fleet::Namespace;
+use crate::harness::{Node, all_ready, command, form, is_root, skip, wait_for};
 
 /// Where the daemons' metrics are: what answers on an endpoint.
 const TARGET: u16 = 9100;
-
-/// A network namespace. It goes with the process in it, which goes with this one, however it ends.
-struct Namespace {
-    holder: Child,
-}
-
-impl Namespace {
-    fn new() -> Self {
-        let mut command = command("unshare");
-        let holder = command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let namespace = Self { holder };
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        wait_for("a namespace", || match fs::read_link(namespace.path()) {
-            Ok(link) if link != own => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-        namespace.run("ip link set lo up");
-        namespace
-    }
-
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()))
-    }
-
-    fn enter(&self) -> String {
-        format!("--net={}", self.path().display())
-    }
-
-    fn try_run(&self, words: &str) -> Ran {
-        Ran::of(command("nsenter").arg(self.enter()).args(words.split_whitespace()))
-    }
-
-    #[track_caller]
-    fn run(&self, words: &str) -> String {
-        self.try_run(words).ok()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
 
 /// The running example.
 struct Agent {
@@ -69,8 +26,9 @@ struct Agent {
 impl Agent {
     fn start(namespace: &Namespace, node: &Node, flags: &[&str]) -> Self {
         let log = node.dir().join(format!("agent{}.log", flags.concat()));
-        let mut command = command("nsenter");
-        command.arg(namespace.enter()).arg(program()).args(["--network", "web", "--socket"]).arg(node.socket());
+        let entry = namespace.entry();
+        let mut command = command(&entry[0]);
+        command.args(&entry[1..]).arg(program()).args(["--network", "web", "--socket"]).arg(node.socket());
         command.args(flags);
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
@@ -215,7 +173,7 @@ fn machines(hub: &Namespace) -> Vec<Machine> {
     let mut namespaces = Vec::new();
     for n in 1..=3 {
         let namespace = Namespace::new();
-        let pid = namespace.holder.id();
+        let pid = namespace.pid();
         hub.run(&format!("ip link add port{n} type veth peer name eth0 netns {pid}"));
         hub.run(&format!("ip link set port{n} master wire up"));
         namespace.run(&format!("ip addr add 10.130.0.{n}/24 dev eth0"));
@@ -245,7 +203,7 @@ fn machines(hub: &Namespace) -> Vec<Machine> {
 fn node(((namespace, name), n): ((&Namespace, &str), u8)) -> Node {
     let node = Node::new(name).at(Ipv4Addr::new(10, 130, 0, n)).on_port(7946);
     let mut node = node.with_config(&format!("metrics = {{ listen = \"0.0.0.0:{TARGET}\" }}"));
-    node = node.wrapped_in(&["nsenter", &namespace.enter()]);
+    node = node.wrapped_in(&namespace.entry().each_ref().map(String::as_str));
     node.start();
     node
 }
