@@ -364,10 +364,10 @@ fn r14_a_cluster_on_hosts_with_both_families() {
     if is_possible() {
         formed_over(Family::Both, |host| ("0.0.0.0".to_owned(), host.v4()));
         formed_over(Family::Both, |host| ("[::]".to_owned(), format!("[{}]", host.v6())));
-        // One socket takes both.
-        formed_over(Family::Both, |host| {
-            let own = if host.number == 2 { format!("[{}]", host.v6()) } else { host.v4() };
-            ("[::]".to_owned(), own)
-        });
+        // All members are told of at addresses that all of them reach.
+        let fleet = Fleet::of(1, Family::Both);
+        let host = &fleet.hosts[0];
+        let mixed = host.node.ctl(&["init", "--listen-addr", "[::]", "--advertise-addr", &host.v4()]);
+        mixed.refused(1, &["cannot listen on :: and advertise 10.130.0.1: one is IPv4, the other IPv6"]);
     }
 }
