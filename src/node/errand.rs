@@ -302,7 +302,9 @@ impl Node {
             | Purpose::Decisions(..)
             | Purpose::Tables(_)
             | Purpose::Fetch
-            | Purpose::Confirm(_) => {}
+            | Purpose::Confirm(_)
+            | Purpose::Exam(_)
+            | Purpose::ExamCall(_) => {}
         }
     }
 

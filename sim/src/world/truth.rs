@@ -389,6 +389,7 @@ impl World {
             Event::LeaveDone { acknowledged } => {
                 self.log(observer, || format!("is done leaving, acknowledged: {acknowledged}"));
             }
+            Event::Examined { .. } => {}
             Event::Joined { with } => self.note_joined(observer, with),
             Event::Health(health) => {
                 self.log(observer, || {
