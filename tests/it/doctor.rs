@@ -83,7 +83,7 @@ impl Pair {
     fn doctor(&self) -> Ran {
         let socket = self.nodes[0].socket();
         let mut command = self.lab.command(GOSSIPCTL);
-        Ran::of(command.arg("--socket").arg(socket).args(["doctor", "--timeout", "4s", "--format", "json"]))
+        Ran::of(command.arg("--socket").arg(socket).args(["doctor", "--timeout", "3s", "--format", "json"]))
     }
 
     /// Waits until nothing is found any more.
