@@ -171,7 +171,8 @@ pub struct Node {
     revision: u64,
 }
 
-fn first_timers(now: Now, jitter_us: u64) -> Timers {
+fn first_timers(now: Now, rng: &mut ChaCha12Rng) -> Timers {
+    let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
     let mut timers = Timers::default();
     timers.submit(now.mono_us, Timer::Rejoin);
     timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
@@ -190,7 +191,6 @@ impl Node {
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
         let envelope = records::own_envelope(&config, id, Version { generation, seq: 1 }, &record);
-        let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
         let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
@@ -201,9 +201,9 @@ impl Node {
             cluster: start.cluster,
             anchor: start.anchor,
             credential: start.credential,
+            timers: first_timers(now, &mut rng),
             rng,
             table: Table::default(),
-            timers: first_timers(now, jitter_us),
             effects: VecDeque::new(),
             stats: Stats::default(),
             started_ms: now.unix_ms,
