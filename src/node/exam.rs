@@ -402,3 +402,48 @@ impl Subject {
         matches!(self.found.call, Some(Err(ExchangeError::Unreachable | ExchangeError::WrongPeer)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_compared_at_the_middle_of_the_shortest_round_trip() {
+        let mut found = Found::default();
+        let now = Now { mono_us: 0, unix_ms: 1_000_000 };
+        // Asked at 999,000, answered at 999,500 by a clock that is 20 s ahead.
+        found.compare_clocks(now, 999_500 + 20_000, 1_000_000);
+        assert_eq!(found.clock_ms, Some((20_000, 500)));
+        found.compare_clocks(now, 999_999 - 20_000, 2_000);
+        assert_eq!(found.clock_ms, Some((-20_000, 1)));
+        found.compare_clocks(now, 5, 3_000_000);
+        assert_eq!(found.clock_ms, Some((-20_000, 1)), "a longer one says less");
+        found.compare_clocks(now, u64::MAX, 0);
+        assert!(found.clock_ms.is_some(), "whatever is said");
+    }
+
+    #[test]
+    fn the_outcome_of_a_call_is_not_taken_back() {
+        let view = |call| View {
+            heard_bytes: 0,
+            call,
+            unix_ms: 0,
+            frame_version: 1,
+            exchange_version: 1,
+            key: 1,
+            keys: vec![1],
+        };
+        let mut found = Found::default();
+        for (said, expected) in [
+            (Call::NotTried, Call::NotTried),
+            (Call::Pending, Call::Pending),
+            (Call::Refused, Call::Refused),
+            (Call::Pending, Call::Refused),
+            (Call::NotTried, Call::Refused),
+            (Call::Answered, Call::Answered),
+        ] {
+            found.says(&view(said));
+            assert_eq!(found.view.as_ref().map(|view| view.call), Some(expected), "{said:?}");
+        }
+    }
+}
