@@ -1,9 +1,12 @@
 //! gossipd: its daemon, its API, and its stream.
 
 use std::io::{Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,13 +14,24 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Fact, Place};
 
-const DAEMON: &str = env!("CARGO_BIN_EXE_gossipd");
-const CTL: &str = env!("CARGO_BIN_EXE_gossipctl");
+/// The daemon and the operator's program.
+static PROGRAMS: OnceLock<[PathBuf; 2]> = OnceLock::new();
 const PORT: u16 = 7946;
 const NETWORK: &str = "bench";
 
+/// Takes the programs from there, or those that cargo has built.
+pub(crate) fn use_programs(dir: Option<&Path>) {
+    let built = [env!("CARGO_BIN_EXE_gossipd"), env!("CARGO_BIN_EXE_gossipctl")].map(PathBuf::from);
+    let chosen = dir.map_or(built, |dir| ["gossipd", "gossipctl"].map(|name| dir.join(name)));
+    let _ = PROGRAMS.set(chosen);
+}
+
+fn program(at: usize) -> Command {
+    Command::new(&PROGRAMS.get().expect("programs are chosen first")[at])
+}
+
 pub(crate) fn version() -> Command {
-    let mut command = Command::new(DAEMON);
+    let mut command = program(0);
     command.arg("--version");
     command
 }
@@ -29,7 +43,7 @@ fn socket(place: &Place) -> PathBuf {
 pub(crate) fn daemon(name: &str, place: &Place) -> Command {
     let config = place.dir.join("gossipd.toml");
     std::fs::write(&config, "").unwrap();
-    let mut command = Command::new(DAEMON);
+    let mut command = program(0);
     command.args(["run", "--stop-at-end-of-stdin", "--profile", "lan", "--hostname", name]);
     command.arg("--config").arg(config).arg("--state-dir").arg(place.dir.join("state"));
     command.arg("--socket").arg(socket(place)).args(["--listen-addr", &place.ip, "--port", &PORT.to_string()]);
@@ -80,12 +94,14 @@ pub(crate) fn label(manager: &Place, node: &str, value: &str) {
     ask(manager, "POST", &format!("/v1/members/{node}/update"), &json!({ "labels_add": { "bench": value } }));
 }
 
-/// Writes endpoints, each by a request of its own, all at once.
+/// Writes endpoints, each by a request of its own and with an address of its own, all at once.
 pub(crate) fn endpoints(place: &Place, names: &[String]) {
+    static WRITTEN: AtomicU32 = AtomicU32::new(1);
     thread::scope(|scope| {
         for name in names {
+            let address = Ipv4Addr::from_bits(0x0a00_0000 + WRITTEN.fetch_add(1, Ordering::Relaxed));
             scope.spawn(move || {
-                let one = json!({ "task": name, "addresses": ["10.0.9.5/24"] });
+                let one = json!({ "task": name, "addresses": [format!("{address}/8")] });
                 ask(place, "POST", &format!("/v1/networks/{NETWORK}/endpoints"), &json!({ "set": [one] }))
             });
         }
@@ -121,7 +137,7 @@ pub(crate) fn fact(line: &str) -> Option<Fact> {
 }
 
 pub(crate) fn members(place: &Place) -> Command {
-    let mut command = Command::new(CTL);
+    let mut command = program(1);
     command.arg("--socket").arg(socket(place)).arg("members");
     command
 }

@@ -1,5 +1,12 @@
 //! gossipd against Serf, side by side on one machine:
-//! `cargo bench --bench against -- [--nodes 3,25] [--rounds 10] [--idle 30] [--only gossipd|serf]`.
+//! `cargo bench --bench against -- [--nodes 3,25] [--rounds 10] [--idle 30] [--only gossipd|serf] [--programs DIR]`.
+//!
+//! `cargo bench` builds programs that unwind, some megabytes larger than those that are installed. To measure the latter:
+//!
+//! ```sh
+//! cargo build --release && mkdir -p target/programs && cp target/release/gossipd target/release/gossipctl target/programs
+//! cargo bench --config 'profile.bench.lto="off"' --bench against -- --programs target/programs
+//! ```
 //!
 //! Real daemons, release builds, each at an address of its own in 127.0.0.0/8, both with their profile `lan` and both
 //! encrypted, in a network namespace of this benchmark's own. Both clusters run while rounds are measured, and rounds
@@ -38,6 +45,7 @@ mod gossipd;
 mod machine;
 mod serf;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use self::cluster::{Cluster, Fact, System};
@@ -60,6 +68,7 @@ struct Options {
     rounds: usize,
     idle: Duration,
     systems: Vec<System>,
+    programs: Option<PathBuf>,
 }
 
 impl Options {
@@ -70,6 +79,7 @@ impl Options {
             rounds: 10,
             idle: Duration::from_secs(30),
             systems: vec![System::Gossipd, System::Serf],
+            programs: None,
         };
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
@@ -80,7 +90,8 @@ impl Options {
                 "--rounds" => options.rounds = number(&value)?,
                 "--idle" => options.idle = Duration::from_secs(number(&value)? as u64),
                 "--only" => options.systems = vec![System::named(&value).ok_or(format!("--only {value}: which?"))?],
-                _ => return Err(format!("{word}: --nodes, --rounds, --idle or --only")),
+                "--programs" => options.programs = Some(PathBuf::from(value)),
+                _ => return Err(format!("{word}: --nodes, --rounds, --idle, --only or --programs")),
             }
         }
         if options.nodes.iter().any(|nodes| !(2..=100).contains(nodes)) {
@@ -99,6 +110,7 @@ fn main() {
         }
     };
     let namespace = machine::enter_namespace();
+    gossipd::use_programs(options.programs.as_deref());
     options.systems.retain(|system| {
         let version = system.version();
         match &version {
