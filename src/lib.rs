@@ -3,8 +3,8 @@
 //! The crate is cut in layers, each behind a feature; dependencies run one way:
 //!
 //! ```text
-//! record, wire <- node, ca <- agent    the daemon          features `node`, `ca`, `agent`
-//! record <- api <- client <- cli       its clients         features `client`, `cli`
+//! record, wire <- node, ca <- session <- agent    the daemon      features `node`, `ca`, `agent`
+//! record <- api <- client <- cli                  its clients     features `client`, `cli`
 //! ```
 #![forbid(unsafe_code)]
 
@@ -21,5 +21,7 @@ pub mod cli;
 pub mod client;
 #[cfg(feature = "node")]
 pub mod node;
+#[cfg(feature = "node")]
+pub mod session;
 #[cfg(feature = "node")]
 pub mod wire;

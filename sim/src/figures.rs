@@ -23,6 +23,7 @@
 //! | `write_datagrams_per_1000`, `write_surplus_per_1000` | datagrams about tables, and copies that brought nothing new, for a thousand that did, since the start of measuring |
 //! | `write_copy_bytes` | payload of these datagrams for each such copy |
 //! | `buried_max_us`, `unburied` | until nobody shows, unmarked, what a life wrote whose disk is gone; lives of which somebody still does |
+//! | `reader_changes`, `_snapshots`, `_resumed`, `_gone`, `_lagged` | changes told to readers, sessions that began with a snapshot or went on, readers that could not, and that were told that they lagged |
 //! | `conflicts`, `gave_way` | hosts that reported a double, and that gave way to it |
 //! | `buffer_drops`, `exchange_failures`, `exchanges`, `queue_max`, `events` | totals of the run |
 //!
@@ -34,7 +35,7 @@ use crate::outcome::{CheckResult, Detection, Expectation, FaultLane, Outcome, Ve
 use crate::plan::{Bound, Decree};
 use crate::report::units;
 use crate::run::Run;
-use crate::world::{Accepted, Counts, HEADER_BYTES, Sent, Watch, World};
+use crate::world::{Accepted, Counts, HEADER_BYTES, ReaderCounts, Sent, Watch, World};
 use crate::writing::Writing;
 
 type Figures = BTreeMap<String, u64>;
@@ -200,6 +201,12 @@ fn figures(run: &Run<'_>) -> Figures {
         book.conflicts.iter().filter(|(_, gave_way)| *gave_way).map(|(host, _)| host.index()).collect();
     decision_figures(world, &mut put);
     table_figures(run, &mut put);
+    if !plan.readings.is_empty() {
+        let ReaderCounts { changes, snapshots, resumed, gone, lagged } = world.reader_counts();
+        let all =
+            [("changes", changes), ("snapshots", snapshots), ("resumed", resumed), ("gone", gone), ("lagged", lagged)];
+        all.into_iter().for_each(|(name, count)| put(&format!("reader_{name}"), count));
+    }
     put("conflicts", reporters.len() as u64);
     put("gave_way", gave_way.len() as u64);
     put("buffer_drops", book.buffer_drops);

@@ -32,6 +32,7 @@ pub mod mutants;
 pub mod net;
 pub mod outcome;
 pub mod plan;
+pub mod reading;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -59,6 +59,11 @@ pub const fn trap(mutant: Mutant) -> Trap {
         Mutant::KeepNetwork => ("S4c", "E10"),
         Mutant::SecretRecord => ("S41@25", "Tables"),
         Mutant::HoardSteps => ("S41@25", "write_p99_us"),
+        Mutant::ShortSnapshot => ("S44", "P1"),
+        Mutant::RepeatChange => ("S44", "P2"),
+        Mutant::SilentLag => ("S44", "P3"),
+        Mutant::BoastHistory => ("S44", "P4"),
+        Mutant::HoardChanges => ("S44", "Q3"),
         Mutant::HearRemoved => ("S37@cut-off", "Removed"),
     };
     Trap { scenario, by }

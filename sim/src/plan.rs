@@ -8,6 +8,7 @@ use gossipd::record::{Availability, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Protocol;
+use crate::reading::Reading;
 use crate::writing::Writing;
 
 /// A million: the whole of a part given in parts per million.
@@ -460,6 +461,12 @@ pub struct Plan {
     /// Writes into tables.
     #[serde(default, skip_serializing_if = "is_default")]
     pub writings: Vec<Writing>,
+    /// Local programs that watch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub readings: Vec<Reading>,
+    /// How many changes a node keeps for them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub history: usize,
     /// Machines.
     pub hosts: Vec<HostPlan>,
 }
@@ -523,6 +530,12 @@ impl Plan {
             known("a writing", Box::new(by.iter().copied()))?;
             if *network == 0 || until_us.is_some() && *every_us == 0 {
                 return Err(format!("writing {id}: networks count from 1, and time has to pass"));
+            }
+        }
+        for Reading { on, every_us, .. } in &self.readings {
+            known("a reader", Box::new(on.iter().copied()))?;
+            if *every_us == 0 {
+                return Err("a reader: time has to pass between two looks".to_owned());
             }
         }
         known("calm", Box::new(self.calm.core.iter().copied()))

@@ -11,6 +11,7 @@ use crate::host::{BUFFER_BYTES, HostId, Totals};
 use crate::luck::Luck;
 use crate::outcome::{Matrix, Outcome, Second};
 use crate::plan::{Decree, Disk, Fault, Mode, Plan, What};
+use crate::reading::Reading;
 use crate::world::{Logs, Sent, Setup, World};
 
 const SECOND_US: u64 = 1_000_000;
@@ -34,6 +35,7 @@ enum Act {
     Noise(usize),
     Decide(usize),
     Write(usize, u64),
+    Look(usize),
     Measure,
     Matrix,
     Calm,
@@ -109,6 +111,9 @@ fn timeline(plan: &Plan) -> Vec<(u64, Act)> {
     for (n, writing) in plan.writings.iter().enumerate() {
         acts.extend(writing.turns().map(|(turn, at_us)| (at_us, Act::Write(n, turn))));
     }
+    for (n, reading) in plan.readings.iter().enumerate() {
+        acts.extend(reading.looks_us(plan.span_us).map(|at_us| (at_us, Act::Look(n))));
+    }
     for (n, fault) in plan.faults.iter().enumerate() {
         acts.push((fault.at_us, Act::Begin(n)));
         let until_us = fault.until_us.unwrap_or(plan.span_us);
@@ -145,6 +150,9 @@ impl<'a> Run<'a> {
         world.checks_mut().ask_for(&plan.checks);
         for host in &plan.hosts {
             world.add(host.region);
+        }
+        for host in plan.readings.iter().flat_map(|reading| ids(&reading.on)) {
+            world.keep_history(host, plan.history);
         }
         let everybody: Vec<_> = world.hosts().collect();
         for (n, host) in plan.hosts.iter().enumerate() {
@@ -241,6 +249,7 @@ impl<'a> Run<'a> {
             Act::Noise(n) => self.noise(n),
             Act::Decide(n) => self.decide(n),
             Act::Write(n, turn) => self.write(n, turn),
+            Act::Look(n) => self.look(n),
             Act::Measure => {
                 self.measured_from = self.world.sent();
                 self.tables_from = self.world.all_totals();
@@ -458,6 +467,12 @@ impl<'a> Run<'a> {
             let write = writing.write(Luck::new(self.plan.seed), turn, host, self.world.addr(host).ip());
             self.world.write(host, writing.id, write);
         }
+    }
+
+    fn look(&mut self, n: usize) {
+        let Some(Reading { on, bytes, drops_every, .. }) = self.plan.readings.get(n) else { return };
+        let bytes = bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        ids(on).into_iter().for_each(|host| self.world.look(n, host, bytes, *drops_every));
     }
 
     // ---- the end -------------------------------------------------------------------------------------------------

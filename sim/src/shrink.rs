@@ -156,6 +156,8 @@ fn without_hosts(plan: &Plan, at: usize, count: usize) -> Plan {
     plan.decrees.retain(|decree| !decree.by.is_empty() && !decree.about.is_empty());
     plan.writings.iter_mut().for_each(|writing| writing.by = keep(&writing.by));
     plan.writings.retain(|writing| !writing.by.is_empty());
+    plan.readings.iter_mut().for_each(|reading| reading.on = keep(&reading.on));
+    plan.readings.retain(|reading| !reading.on.is_empty());
     plan.calm.core = keep(&plan.calm.core);
     plan
 }

@@ -39,6 +39,14 @@ fn writing_the_log_changes_nothing() {
 }
 
 #[test]
+fn whoever_watches_changes_nothing() {
+    let watched = plan("S44", 1);
+    let unwatched = Plan { readings: Vec::new(), ..watched.clone() };
+    assert!(!watched.readings.is_empty());
+    assert_eq!(run_plan(&watched).trace, run_plan(&unwatched).trace);
+}
+
+#[test]
 fn a_plan_in_a_file_is_the_same_plan() {
     for scenario in catalogue::all().unwrap() {
         let variants = scenario.variants();

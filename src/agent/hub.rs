@@ -1,65 +1,72 @@
-//! The last changes, kept once for all who watch: a ring of serialised lines, and a signal that there is a new one.
+//! The history of a membership, shared: whoever publishes appends, and readers wait for a signal that there is something new.
 //!
-//! A reader is a cursor: the revision that it was told last. It has no queue here, so a slow one costs nothing and delays
-//! nobody; when the ring has moved past its cursor it is told that it lagged. Whoever publishes only appends.
-//!
-//! Not here: what a line means to a reader, and how it gets there (`watch`).
+//! Not here: what is kept and what a reader is told (`session`), and how it gets there (`watch`).
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
 use tokio::sync::watch;
 
 use super::metrics;
-use crate::api::watch::{Change, CloseReason, Line};
+use crate::api::Member;
+use crate::api::watch::{Change, CloseReason, Line, Topic, Values, fits, has_labels};
+use crate::record::Status;
+use crate::record::network::NetworkId;
+use crate::session::{Entry, Filter, Gone, History, Limits, Read, Session, Standing};
 
-/// Changes kept, at most: one for every node of a large cluster and then some, so that whoever was away for the length of
-/// a restart can resume.
-const CHANGES_MAX: usize = 8_192;
-/// Bytes kept, at most, whatever the changes hold.
-const BYTES_MAX: usize = 4 << 20;
+/// Kept for readers: one change for every node of a large cluster and for every endpoint of a large network, and then some, so
+/// that whoever was away for the length of a restart can resume, and whoever watches while this node attaches to such a
+/// network need not begin anew.
+const LIMITS: Limits = Limits { changes: 16_384, bytes: 8 << 20 };
 /// Readers at a time: some for each program of a machine. Each may hold a few buffers of its connection.
 const READERS_MAX: usize = 256;
-/// Changes looked at for one reader before others get their turn.
-const SCAN_MAX: usize = 1_024;
 
-struct Entry {
-    change: Change,
+/// The line that tells a change, serialised once for all, and what filters ask of it.
+struct Told {
     line: Bytes,
+    topic: Option<Topic>,
+    network: Option<NetworkId>,
+    /// Of a member, before and after.
+    statuses: [Option<Status>; 2],
+    /// Of a member, before and after, where it has any.
+    labels: Vec<BTreeMap<String, String>>,
 }
 
-impl Entry {
-    /// About what it takes: the line, and the change beside it.
+impl Told {
+    fn new(what: Values, line: Bytes) -> Self {
+        let (topic, network) = (what.topic(), what.network());
+        let members = match what {
+            Values::Members { old, new } => [old, new],
+            _ => [None, None],
+        };
+        let status = |member: &Option<Box<Member>>| member.as_ref().map(|member| member.status);
+        let statuses = members.each_ref().map(status);
+        let labels = members.into_iter().flatten().map(|member| member.labels);
+        Self { line, topic, network, statuses, labels: labels.filter(|labels| !labels.is_empty()).collect() }
+    }
+
+    /// What it takes, about.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + 2 * self.line.len()
+        let labels = self.labels.iter().flatten().map(|(key, value)| key.len() + value.len() + 2 * size_of::<String>());
+        size_of::<Entry<Self>>() + self.line.len() + labels.sum::<usize>()
+    }
+
+    /// Is it told to whoever asked for that?
+    fn fits(&self, filter: &Filter) -> bool {
+        let Self { line: _, topic, network, statuses: [old, new], labels } = self;
+        topic.is_some_and(|topic| filter.wants(topic))
+            && network.is_none_or(|network| filter.is_of(network))
+            && (*topic != Some(Topic::Members)
+                || fits(&filter.statuses, *old, *new)
+                    && (filter.labels.is_empty() || labels.iter().any(|labels| has_labels(&filter.labels, labels))))
     }
 }
 
 struct Ring {
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// All after this one is in the ring.
-    floor: u64,
-    newest: u64,
-    closed: Option<CloseReason>,
+    history: History<Told>,
     readers: usize,
-    changes_max: usize,
-    bytes_max: usize,
     readers_max: usize,
-}
-
-/// What a reader gets.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    /// Lines, which may be none when nothing fits, and the cursor behind them.
-    Lines(Vec<Bytes>, u64),
-    /// Nothing new; see [`Hub::changes`].
-    Nothing,
-    /// All up to this revision is gone.
-    Lagged(u64),
-    /// There will be nothing more.
-    Closed(CloseReason),
 }
 
 /// As many readers as there may be are there.
@@ -79,26 +86,16 @@ pub(super) struct Hub {
 impl Hub {
     /// A hub whose first change will be the one after `revision`.
     pub(super) fn new(revision: u64) -> Self {
-        Self::with_limits(revision, CHANGES_MAX, BYTES_MAX, READERS_MAX)
+        Self::with_limits(revision, LIMITS, READERS_MAX)
     }
 
     /// With other limits than usual.
-    pub(super) fn with_limits(revision: u64, changes_max: usize, bytes_max: usize, readers_max: usize) -> Self {
-        let ring = Ring {
-            entries: VecDeque::new(),
-            bytes: 0,
-            floor: revision,
-            newest: revision,
-            closed: None,
-            readers: 0,
-            changes_max,
-            bytes_max,
-            readers_max,
-        };
+    pub(super) fn with_limits(revision: u64, limits: Limits, readers_max: usize) -> Self {
+        let ring = Ring { history: History::new(revision, limits), readers: 0, readers_max };
         Self { ring: Mutex::new(ring), signal: watch::Sender::new(0) }
     }
 
-    fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
+    fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,32 +106,29 @@ impl Hub {
         let Ok(mut text) = serde_json::to_vec(&line) else { return };
         text.push(b'\n');
         let Line::Change(change) = line else { return };
-        let mut ring = self.ring();
-        if ring.closed.is_some() {
-            return;
-        }
-        let entry = Entry { change: *change, line: text.into() };
-        ring.bytes += entry.bytes();
-        ring.newest = revision;
-        ring.entries.push_back(entry);
-        while ring.entries.len() > ring.changes_max || ring.bytes > ring.bytes_max {
-            let Some(oldest) = ring.entries.pop_front() else { break };
-            ring.bytes -= oldest.bytes();
-            ring.floor = oldest.change.revision;
-        }
-        drop(ring);
+        let told = Told::new(change.what, text.into());
+        let bytes = told.bytes();
+        self.ring().history.append(Entry { revision, bytes, change: told });
         self.signal.send_modify(|count| *count += 1);
     }
 
     /// Nothing will be published any more. Readers get what is there, and then the reason; the first one counts.
     pub(super) fn close(&self, reason: CloseReason) {
-        self.ring().closed.get_or_insert(reason);
+        self.ring().history.close(reason);
         self.signal.send_modify(|count| *count += 1);
     }
 
     /// The lowest revision that can be resumed from.
     pub(super) fn oldest(&self) -> u64 {
-        self.ring().floor
+        self.ring().history.oldest()
+    }
+
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// It cannot go on from there.
+    pub(super) fn open<I>(&self, standing: Standing<I>, since: Option<u64>) -> Result<Session<I>, Gone> {
+        Session::open(standing, since, &self.ring().history)
     }
 
     /// Fires when there is something new. To be taken before [`Hub::read`], so that nothing is slept through.
@@ -142,36 +136,17 @@ impl Hub {
         self.signal.subscribe()
     }
 
-    /// What comes after `cursor` and `fits`, up to about `bytes_max`.
-    pub(super) fn read(&self, cursor: u64, bytes_max: usize, fits: impl Fn(&Change) -> bool) -> Read {
-        let ring = self.ring();
-        if cursor < ring.floor {
-            return Read::Lagged(ring.floor);
-        }
-        let from = ring.entries.partition_point(|entry| entry.change.revision <= cursor);
-        let (mut lines, mut bytes, mut cursor) = (Vec::new(), 0, cursor);
-        for entry in ring.entries.range(from..).take(SCAN_MAX) {
-            cursor = entry.change.revision;
-            if fits(&entry.change) {
-                bytes += entry.line.len();
-                lines.push(entry.line.clone());
-                if bytes >= bytes_max {
-                    break;
-                }
-            }
-        }
-        match ring.closed {
-            _ if from < ring.entries.len() => Read::Lines(lines, cursor),
-            Some(reason) => Read::Closed(reason),
-            None => Read::Nothing,
-        }
+    /// The lines that come after `cursor` and that `filter` lets through, up to about `bytes_max`.
+    pub(super) fn read(&self, cursor: u64, bytes_max: usize, filter: &Filter) -> Read<Bytes> {
+        let line = |told: &Told| told.fits(filter).then(|| (told.line.clone(), told.line.len()));
+        self.ring().history.read(cursor, bytes_max, line)
     }
 
     /// Takes a place among the readers, for as long as it lives.
     ///
     /// # Errors
     /// [`Full`].
-    pub(super) fn enter(self: &std::sync::Arc<Self>) -> Result<Place, Full> {
+    pub(super) fn enter(self: &Arc<Self>) -> Result<Place, Full> {
         let mut ring = self.ring();
         if ring.readers >= ring.readers_max {
             return Err(Full { max: ring.readers_max });
@@ -179,12 +154,12 @@ impl Hub {
         ring.readers += 1;
         drop(ring);
         metrics::watcher(true);
-        Ok(Place(std::sync::Arc::clone(self)))
+        Ok(Place(Arc::clone(self)))
     }
 }
 
 /// A reader's place; given back when dropped.
-pub(super) struct Place(std::sync::Arc<Hub>);
+pub(super) struct Place(Arc<Hub>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -195,90 +170,41 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::api::watch::{Cause, Values};
+    use crate::api::watch::Cause;
 
-    fn change(revision: u64) -> Change {
-        let what = Values::Members { old: None, new: None };
+    fn change(revision: u64, what: Values) -> Change {
         Change { revision, time: String::new(), cause: Cause::Gossip, by: None, what }
     }
 
-    fn hub(changes_max: usize, last: u64) -> Hub {
-        let hub = Hub::with_limits(10, changes_max, BYTES_MAX, 2);
-        (11..=last).for_each(|revision| hub.publish(change(revision)));
-        hub
-    }
-
-    /// The revisions of the lines that a reader gets, and its cursor.
-    fn told(read: Read) -> (Vec<u64>, u64) {
-        let Read::Lines(lines, cursor) = read else { panic!("{read:?}") };
+    #[test]
+    fn lines_are_what_was_published() {
+        let hub = Hub::new(10);
+        let mut changes = hub.changes();
+        for revision in 11..=13 {
+            let what = match revision {
+                12 => Values::Decisions { old: None, new: None },
+                _ => Values::Members { old: None, new: None },
+            };
+            hub.publish(change(revision, what));
+        }
+        assert!(changes.borrow_and_update().ge(&3));
+        let members = Filter { topics: vec![Topic::Members], ..Filter::default() };
+        let Read::Changes(lines, 13) = hub.read(10, 1 << 20, &members) else { panic!() };
         let revision = |line: &Bytes| match serde_json::from_slice(line).unwrap() {
             Line::Change(change) => change.revision,
             other => panic!("{other:?}"),
         };
-        (lines.iter().map(revision).collect(), cursor)
-    }
-
-    #[test]
-    fn every_cursor_gets_exactly_what_follows_it() {
-        let hub = hub(100, 15);
-        assert_eq!(hub.oldest(), 10);
-        for cursor in 10..15 {
-            let expected: Vec<u64> = (cursor + 1..=15).collect();
-            assert_eq!(told(hub.read(cursor, 1 << 20, |_| true)), (expected, 15));
-        }
-        assert_eq!(hub.read(15, 1 << 20, |_| true), Read::Nothing);
-        // A snapshot may be ahead of what has been published.
-        assert_eq!(hub.read(17, 1 << 20, |_| true), Read::Nothing);
-        (16..=18).for_each(|revision| hub.publish(change(revision)));
-        assert_eq!(told(hub.read(17, 1 << 20, |_| true)), (vec![18], 18));
-    }
-
-    #[test]
-    fn a_reader_takes_what_it_can_and_goes_on_from_there() {
-        let hub = hub(100, 15);
-        assert_eq!(told(hub.read(10, 1, |_| true)), (vec![11], 11));
-        assert_eq!(told(hub.read(11, 1, |change| change.revision % 2 == 0)), (vec![12], 12));
-        // What does not fit is passed over.
-        assert_eq!(told(hub.read(12, 1, |_| false)), (vec![], 15));
-    }
-
-    #[test]
-    fn what_is_past_the_ring_is_lag() {
-        let hub = hub(3, 15);
-        assert_eq!(hub.oldest(), 12);
-        assert_eq!(hub.read(11, 1 << 20, |_| true), Read::Lagged(12));
-        assert_eq!(told(hub.read(12, 1 << 20, |_| true)), (vec![13, 14, 15], 15));
-    }
-
-    #[test]
-    fn bytes_are_bounded_too() {
-        let hub = Hub::with_limits(0, 1_000, 4_000, 1);
-        (1..=1_000).for_each(|revision| hub.publish(change(revision)));
-        let ring = hub.ring();
-        assert!(ring.bytes <= 4_000 && ring.entries.len() < 20, "{} in {}", ring.bytes, ring.entries.len());
-        assert_eq!(ring.bytes, ring.entries.iter().map(Entry::bytes).sum::<usize>());
-        assert_eq!((ring.newest, ring.floor), (1_000, 1_000 - u64::try_from(ring.entries.len()).unwrap()));
-    }
-
-    #[test]
-    fn after_the_last_change_comes_the_first_reason() {
-        let hub = hub(100, 12);
-        let mut changes = hub.changes();
-        assert!(!changes.has_changed().unwrap());
+        assert_eq!(lines.iter().map(revision).collect::<Vec<_>>(), [11, 13]);
+        assert!(lines.iter().all(|line| line.ends_with(b"\n")));
         hub.close(CloseReason::Left);
-        hub.close(CloseReason::Shutdown);
-        hub.publish(change(13));
-        assert!(changes.borrow_and_update().ge(&1));
-        assert_eq!(told(hub.read(11, 1, |_| true)), (vec![12], 12));
-        assert_eq!(hub.read(12, 1, |_| true), Read::Closed(CloseReason::Left));
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(hub.read(13, 1, &members), Read::Closed(CloseReason::Left));
     }
 
     #[test]
     fn places_are_limited_and_given_back() {
-        let hub = Arc::new(hub(1, 10));
+        let hub = Arc::new(Hub::with_limits(10, LIMITS, 2));
         let (first, _second) = (hub.enter().unwrap(), hub.enter().unwrap());
         assert_eq!(hub.enter().err(), Some(Full { max: 2 }));
         drop(first);

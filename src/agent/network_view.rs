@@ -1,34 +1,15 @@
 //! Attachments and endpoints in the API's words, and back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rfc3339;
 use crate::api::watch::Values;
 use crate::api::{Attachment, Conflict, Endpoint, EndpointRef, EndpointSpec, Port, Problem, ProblemKind, Service};
-use crate::node::Node;
 use crate::node::tables::{self, Changed, Claimants};
+use crate::record::NodeId;
 use crate::record::network::{
     self as record, Cidr, EndpointId, EndpointName, Mac, NetworkError, NetworkId, PublishedPort,
 };
-use crate::record::{NodeId, Status};
-
-/// The nodes that are down, and since when (milliseconds since the Unix epoch).
-#[derive(Debug, Clone, Default)]
-pub(super) struct Downs(BTreeMap<NodeId, u64>);
-
-impl Downs {
-    /// At present.
-    pub(super) fn of(node: &Node) -> Self {
-        let down = node.members().into_iter().filter(|member| member.status == Status::Down);
-        Self(down.map(|member| (member.swim.identity.id, member.since_ms)).collect())
-    }
-
-    /// None: it is not down.
-    pub(super) fn since(&self, node: NodeId) -> Option<u64> {
-        self.0.get(&node).copied()
-    }
-}
 
 /// An attachment in the API's words.
 pub(super) fn attachment_view(

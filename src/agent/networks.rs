@@ -14,7 +14,7 @@ use super::daemon::Membership;
 use super::decide::parse_wait;
 use super::engine::{Asked, Confirmation, WriteRefused};
 use super::keeper::KeepError;
-use super::network_view::{Downs, attachment_view, conflict_view, endpoint_view, read_spec, write_mac};
+use super::network_view::{attachment_view, conflict_view, endpoint_view, read_spec, write_mac};
 use super::view::{find, members, words};
 use crate::api::{
     AttachRequest, AttachResponse, Endpoint, EndpointFilter, EndpointSpec, Endpoints, EndpointsRequest,
@@ -25,6 +25,7 @@ use crate::node::tables::WriteError;
 use crate::node::{Node, Write};
 use crate::record::network::{self as record, EndpointId, EndpointName, EndpointState, NetworkId, Protocol};
 use crate::record::{ClusterId, NodeId, Version};
+use crate::session::Downs;
 use crate::wire::table::{Scope, Sight};
 
 /// How long others are asked who has seen a version, when nobody says otherwise.

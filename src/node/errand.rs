@@ -301,6 +301,7 @@ impl Node {
             | Purpose::LeavePush
             | Purpose::Decisions(..)
             | Purpose::Tables(_)
+            | Purpose::Lacks(_)
             | Purpose::Fetch
             | Purpose::Confirm(_)
             | Purpose::Exam(_)

@@ -20,7 +20,7 @@ use super::{Identity, Node, Now, Purpose};
 use crate::record::NodeId;
 use crate::wire::datagram::Writer;
 use crate::wire::exchange::Request;
-use crate::wire::table::{Notice, Scope, Sight, Span, Step, TableRequest, Want};
+use crate::wire::table::{Notice, Scope, Sight, Span, TableRequest, Want};
 
 /// Time before the first round of notices, in microseconds; it doubles with each round.
 const ROUND_US: u64 = 20_000;
@@ -61,6 +61,8 @@ struct Lack {
     /// Who has it.
     from: NodeId,
     is_large: bool,
+    /// Who is being asked for it over TLS.
+    asked: Option<NodeId>,
     due_us: u64,
     tries: u32,
     /// Whom it is to be passed on to.
@@ -102,11 +104,6 @@ impl Node {
                 self.push(now, place, span, crate::record::Version::NONE);
             }
         }
-        // What was fetched is older than what was heard of meanwhile: the next one is asked for at once.
-        if let Some(lack) = self.holdings.hints.lacks.get_mut(&place).filter(|lack| lack.is_large && lack.tries > 0) {
-            (lack.due_us, lack.tries) = (now.mono_us, 0);
-            self.arm_lacks(now.mono_us);
-        }
         if !self.joined {
             return;
         }
@@ -147,7 +144,7 @@ impl Node {
         hints.told.retain(|_, told| told.round < ROUNDS);
         let next_us = hints.told.values().map(|told| told.due_us).min();
         if let Some(next_us) = next_us {
-            self.arm_notices(next_us.max(now.mono_us + ROUND_US / 4));
+            self.arm_notices(next_us.max(now.mono_us + ROUND_US));
         }
         for (scope, owners) in by_scope.into_iter().filter(|(_, owners)| !owners.is_empty()) {
             let tables = &self.holdings.tables;
@@ -220,9 +217,11 @@ impl Node {
         let is_full = lacks.len() >= LACKS_MAX;
         let due_us = now.mono_us + if is_large { 0 } else { LACK_US };
         let due_us = match lacks.get_mut(&place) {
-            // What is being fetched is on its way.
-            Some(lack) if lack.is_large && lack.tries > 0 => {
-                lack.sight = lack.sight.max(sight);
+            // What is being fetched is on its way. Once it is here the rest is asked for, of whoever has it.
+            Some(lack) if lack.asked.is_some() => {
+                if sight > lack.sight {
+                    (lack.sight, lack.from, lack.tries) = (sight, from, 0);
+                }
                 return;
             }
             Some(lack) => {
@@ -231,6 +230,7 @@ impl Node {
                     sight: lack.sight.max(sight),
                     from,
                     is_large,
+                    asked: None,
                     due_us: if is_late { due_us } else { lack.due_us },
                     tries: if is_large { 0 } else { lack.tries.min(TRIES - 1) },
                     spans: std::mem::take(&mut lack.spans),
@@ -238,7 +238,7 @@ impl Node {
                 lack.due_us
             }
             None if !is_full => {
-                lacks.insert(place, Lack { sight, from, is_large, due_us, tries: 0, spans: Vec::new() });
+                lacks.insert(place, Lack { sight, from, is_large, asked: None, due_us, tries: 0, spans: Vec::new() });
                 due_us
             }
             None => return,
@@ -263,6 +263,7 @@ impl Node {
         let (mut small, mut large): (BTreeMap<NodeId, Vec<Want>>, BTreeMap<NodeId, Vec<Want>>) = Default::default();
         for ((scope, owner), lack) in lacks.iter_mut().filter(|(_, lack)| lack.due_us <= now.mono_us) {
             lack.tries += 1;
+            lack.asked = lack.is_large.then_some(lack.from);
             lack.due_us = now.mono_us + if lack.is_large { FETCH_PATIENCE_MS * 1_000 } else { AGAIN_US };
             let wants = if lack.is_large { &mut large } else { &mut small };
             let since = tables.version(*scope, *owner);
@@ -273,23 +274,35 @@ impl Node {
         }
         let known: BTreeSet<_> = small.keys().chain(large.keys()).copied().collect();
         for id in known {
-            let Some(to) = self.table.get(id).map(|member| member.swim.identity) else { continue };
+            let Some(to) = self.table.get(id).map(|member| member.swim.identity) else {
+                self.fetched(now, id);
+                continue;
+            };
             if let Some(wants) = small.get(&id) {
                 let mut writer = Writer::new(self.config.payload_bytes_max());
                 writer.steps_wanted(wants);
                 self.send_payload(to, Kind::Tables, writer);
             }
             if let Some(wants) = large.remove(&id) {
-                self.fetch_steps(to, wants, Vec::new(), FETCH_PATIENCE_MS);
+                let request = Request::Tables(TableRequest::Fetch { wants, steps: Vec::new() });
+                if !self.exchange(to.addr, Some(id), Purpose::Lacks(id), &request, FETCH_PATIENCE_MS) {
+                    self.fetched(now, id);
+                }
             }
         }
     }
 
-    /// Asks over TLS for steps, and hands over others.
-    pub(super) fn fetch_steps(&mut self, to: Identity, wants: Vec<Want>, steps: Vec<Step>, patience_ms: u64) -> bool {
-        let scopes = self.holdings.tables.scopes_with(to.id).count();
-        let request = Request::Tables(TableRequest::Fetch { wants, steps });
-        self.exchange(to.addr, Some(to.id), Purpose::Tables(scopes), &request, patience_ms)
+    /// What was asked of `peer` over TLS is here, or does not come. What is still missing is asked for again: of somebody else
+    /// who has it at once, of the same one after a while.
+    pub(super) fn fetched(&mut self, now: Now, peer: NodeId) {
+        let lacks = self.holdings.hints.lacks.values_mut().filter(|lack| lack.asked == Some(peer));
+        let mut next_us = None;
+        for lack in lacks {
+            lack.asked = None;
+            lack.due_us = now.mono_us + if lack.from == peer { AGAIN_US } else { 0 };
+            next_us = Some(next_us.map_or(lack.due_us, |next_us: u64| next_us.min(lack.due_us)));
+        }
+        next_us.into_iter().for_each(|due_us| self.arm_lacks(due_us));
     }
 
     /// Somebody lacks steps.

@@ -105,6 +105,24 @@ mutants! {
     SecretRecord = "secret-record",
     /// Steps are not passed on.
     HoardSteps = "hoard-steps",
+    /// A snapshot lacks one object.
+    ShortSnapshot = "short-snapshot",
+    /// A reader that resumes is told one change again.
+    RepeatChange = "repeat-change",
+    /// A reader that lags is not told so.
+    SilentLag = "silent-lag",
+    /// Readers may resume from changes that are forgotten.
+    BoastHistory = "boast-history",
+    /// Changes are never forgotten.
+    HoardChanges = "hoard-changes",
+}
+
+impl Mutant {
+    /// Is this the fault that is built in?
+    #[inline]
+    pub(crate) const fn is_in(self, flaw: Option<Self>) -> bool {
+        cfg!(feature = "mutants") && matches!(flaw, Some(chosen) if chosen as u8 == self as u8)
+    }
 }
 
 impl Config {
@@ -113,7 +131,7 @@ impl Config {
     pub(super) const fn has(&self, mutant: Mutant) -> bool {
         #[cfg(feature = "mutants")]
         {
-            matches!(self.mutant, Some(chosen) if chosen as u8 == mutant as u8)
+            mutant.is_in(self.mutant)
         }
         #[cfg(not(feature = "mutants"))]
         {
@@ -142,19 +160,17 @@ impl Tables {
     /// Is this fault built in?
     #[inline]
     pub(super) const fn has(&self, mutant: Mutant) -> bool {
-        #[cfg(feature = "mutants")]
-        {
-            matches!(self.flaw, Some(chosen) if chosen as u8 == mutant as u8)
-        }
-        #[cfg(not(feature = "mutants"))]
-        {
-            let _ = (mutant, self.flaw);
-            false
-        }
+        mutant.is_in(self.flaw)
     }
 }
 
 impl Node {
+    /// Is this fault built in?
+    #[inline]
+    pub(crate) const fn is_flawed(&self, mutant: Mutant) -> bool {
+        self.config.has(mutant)
+    }
+
     /// Builds the fault into the tables, too.
     pub(super) fn infect_tables(&mut self) {
         #[cfg(feature = "mutants")]

@@ -10,7 +10,7 @@
 use super::mutant::Mutant;
 use super::stats::Kind;
 use super::timers::Timer;
-use super::{Cause, Node, Now, Peer, Purpose};
+use super::{Cause, Identity, Node, Now, Peer, Purpose};
 use crate::record::network::NetworkId;
 use crate::record::{NodeId, Version};
 use crate::wire::datagram::Writer;
@@ -149,7 +149,7 @@ impl Node {
                 continue;
             };
             let everything = Want { scope, owner, since: Version::NONE };
-            self.fetch_steps(to.identity, vec![everything], Vec::new(), PATIENCE_MS);
+            self.fetch_steps(to.identity, vec![everything], Vec::new());
         }
         let to = self.table.get(peer.id).map(|member| member.swim.identity);
         let is_nothing = resolved.wants.is_empty() && resolved.steps.is_empty();
@@ -157,13 +157,20 @@ impl Node {
             self.holdings.agreement.failed(self.config.sync_interval_ms * 1_000);
         }
         let follows =
-            !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps, PATIENCE_MS));
+            !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps));
         if !follows {
             self.tables_compared(peer, scopes);
         }
     }
 
-    fn take_steps(&mut self, now: Now, peer: Peer, steps: Vec<Step>) -> bool {
+    /// Asks over TLS for steps, and hands over others.
+    fn fetch_steps(&mut self, to: Identity, wants: Vec<Want>, steps: Vec<Step>) -> bool {
+        let scopes = self.holdings.tables.scopes_with(to.id).count();
+        let request = Request::Tables(TableRequest::Fetch { wants, steps });
+        self.exchange(to.addr, Some(to.id), Purpose::Tables(scopes), &request, PATIENCE_MS)
+    }
+
+    pub(super) fn take_steps(&mut self, now: Now, peer: Peer, steps: Vec<Step>) -> bool {
         let mut any = false;
         for step in steps {
             any |= self.take_step(now, peer.id, step, Cause::Exchange) == Ok(true);

@@ -52,6 +52,8 @@ pub(super) enum Purpose {
     Fetch,
     /// What is lacking of tables? How many scopes both were known to hold.
     Tables(usize),
+    /// Steps that are lacking, of this peer.
+    Lacks(NodeId),
     /// Has the peer what this question asks for?
     Confirm(u32),
     /// Does the subject of an inquiry answer?
@@ -355,8 +357,10 @@ impl Node {
             outcome.ok().and_then(|(peer, bytes)| Reply::from_bytes(bytes).ok().map(|reply| (peer, reply)))
         else {
             self.stats.exchanges_failed += 1;
-            if purpose == Purpose::LeavePush {
-                self.tell_another_of_leave();
+            match purpose {
+                Purpose::LeavePush => self.tell_another_of_leave(),
+                Purpose::Lacks(peer) => self.fetched(now, peer),
+                _ => {}
             }
             return;
         };
@@ -370,6 +374,12 @@ impl Node {
                 self.decisions_compared(now, peer, (to, tables), (decisions, wanted, more));
             }
             (Purpose::Tables(scopes), Reply::Tables(reply)) => self.tables_answered(now, peer, scopes, reply),
+            (Purpose::Lacks(from), reply) => {
+                if let Reply::Tables(TableReply::Steps { steps, .. }) = reply {
+                    self.take_steps(now, peer, steps);
+                }
+                self.fetched(now, from);
+            }
             (Purpose::Confirm(nonce), Reply::Tables(TableReply::Seen(true))) => self.confirmed(peer.id, nonce),
             (Purpose::Fetch, Reply::Records(records)) => {
                 for record in records {

@@ -3,6 +3,7 @@
 //! * `membership`: what one node may say of another, given what it said before and what is true;
 //! * `decisions`: what was decided;
 //! * `tables`: what owners wrote, and what others show of it;
+//! * `streams`: what local programs are told;
 //! * `resources`: sizes, queues, bytes.
 //!
 //! Not here: numbers that a scenario bounds (`figures`).
@@ -10,6 +11,7 @@
 mod decisions;
 mod membership;
 mod resources;
+mod streams;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -67,6 +69,10 @@ rules! {
     E7: "equal digests mean equal tables, and equal tables equal digests",
     E8: "once it is calm all show what owners have, and the same conflicts",
     E10: "nobody holds records of a network without taking part in it",
+    P1: "a snapshot and the changes after it, folded, are what the node lists",
+    P2: "changes are told in order, without gap and repetition",
+    P3: "who was left behind is told so, and delays nobody",
+    P4: "whoever resumes is told exactly what it missed, or that it cannot be",
     D1: "every crash is down at every healthy observer in the end",
     D3: "without loss and slow nodes nobody healthy is suspected",
     D7: "a node that lost everybody says so and accuses nobody",
@@ -118,16 +124,17 @@ impl Checks {
         RULES.iter().any(|(known, name, _)| *known == rule && self.asked.iter().any(|asked| asked == name))
     }
 
-    /// foca has no incarnations, suspicions, goodbyes, decisions, tables, health, queues and seals to look at, and its errors are its own.
+    /// foca has no incarnations, suspicions, goodbyes, decisions, tables, streams, health, queues and seals to look at, and its errors are its own.
     const fn applies(&self, rule: Rule) -> bool {
         use Rule::{
             A1, A2, A3, A4, Confirmed, Conflict, D3, D7, Decided, E1, E2, E3, E4, E5, E6, E7, E8, E10, Foca, Joined,
-            M3, M4, M8, M9, M10, Q3, Removed, Tables,
+            M3, M4, M8, M9, M10, P1, P2, P3, P4, Q3, Removed, Tables,
         };
         let of_swim = !matches!(rule, M3 | M4 | M8 | M9 | M10 | Foca | Conflict | D3 | D7 | Q3);
         let of_decisions = matches!(rule, A1 | A2 | A3 | A4 | Decided | Joined | Confirmed | Removed);
         let of_tables = matches!(rule, E1 | E2 | E3 | E4 | E5 | E6 | E7 | E8 | E10 | Tables);
-        matches!(self.protocol, Protocol::Gossipd) || of_swim && !of_decisions && !of_tables
+        let of_streams = matches!(rule, P1 | P2 | P3 | P4);
+        matches!(self.protocol, Protocol::Gossipd) || of_swim && !of_decisions && !of_tables && !of_streams
     }
 
     /// Notes one look. `what` is asked only for a failure.

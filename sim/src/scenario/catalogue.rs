@@ -60,6 +60,7 @@ const FILES: &[&str] = files![
     "S43-missed-decision",
     "S43b-forged-decisions",
     "S43c-missed-attachment",
+    "S44-slow-subscriber",
     "S45-decision-races",
     "S45b-decision-spread",
     "S46-swizzle",

@@ -185,6 +185,25 @@ pub struct Act {
     pub gone_percent: u32,
 }
 
+/// Local programs that watch, one on each of some hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReaderFile {
+    /// On which hosts.
+    pub on: Selector,
+    /// When they begin, in milliseconds.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// Time between two looks, in milliseconds.
+    pub every_ms: u64,
+    /// Bytes that one takes at a look; none: all that there is.
+    pub bytes: Option<u32>,
+    /// They do not look from then to then, in milliseconds.
+    pub stalls_ms: Option<(u64, u64)>,
+    /// Each loses its connection after so many looks.
+    pub drops_every: Option<u64>,
+}
+
 /// An extra machine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,6 +261,11 @@ pub struct SweepRange {
     pub max: Option<u64>,
 }
 
+/// As the daemon does.
+const fn history() -> usize {
+    16_384
+}
+
 /// A scenario.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -279,6 +303,12 @@ pub struct File {
     /// Faults.
     #[serde(default)]
     pub act: Vec<Act>,
+    /// Local programs that watch.
+    #[serde(default)]
+    pub reader: Vec<ReaderFile>,
+    /// How many changes a node keeps for them.
+    #[serde(default = "history")]
+    pub history: usize,
     /// Extra machines.
     #[serde(default)]
     pub extra: Vec<Extra>,

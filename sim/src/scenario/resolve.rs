@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::file::{Act, CalmFile, Extra, File, NetworkFile, Range, Selector, Start};
+use super::file::{Act, CalmFile, Extra, File, NetworkFile, Range, ReaderFile, Selector, Start};
 use super::select::Cast;
 use super::swizzle;
 use crate::luck::Luck;
 use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Decree, Effect, Fault, Flap, HostPlan, Mode, Network, Path, Plan, Ruling, What};
+use crate::reading::Reading;
 use crate::writing::{Deed, NETWORK, Writing};
 
 const MS: u64 = 1_000;
@@ -33,6 +34,8 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
             faults.extend(act_faults(act, &cast, n as u64)?);
         }
     }
+    let readings: Result<Vec<_>, String> = file.reader.iter().map(|reader| reading(reader, &cast)).collect();
+    let readings = readings?;
     let span_us = file.seconds * SECOND_US;
     if file.generate.as_deref() == Some("swizzle") {
         faults.extend(swizzle::faults(luck, file.nodes));
@@ -69,6 +72,8 @@ pub(super) fn resolve(file: &File, label: &str, seed: u64) -> Result<Plan, Strin
         faults,
         decrees,
         writings,
+        history: if readings.is_empty() { 0 } else { file.history },
+        readings,
         hosts,
     })
 }
@@ -125,6 +130,18 @@ fn extra_host(extra: &Extra, cast: &Cast<'_>, n: usize) -> Result<HostPlan, Stri
         clone_of: one(clone_of)?,
         address_of: one(address_of)?,
         ..HostPlan::default()
+    })
+}
+
+fn reading(reader: &ReaderFile, cast: &Cast<'_>) -> Result<Reading, String> {
+    let ReaderFile { on, at_ms, every_ms, bytes, stalls_ms, drops_every } = reader;
+    Ok(Reading {
+        on: cast.select(on, "reader")?,
+        at_us: at_ms * MS,
+        every_us: every_ms * MS,
+        bytes: *bytes,
+        stalls_us: stalls_ms.map(|(from, until)| (from * MS, until * MS)),
+        drops_every: *drops_every,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use crate::outcome::Protocol;
 use crate::plan::{Bound, Calm, Disk, Effect, Fault, HostPlan, Network, Path, Plan, Profile, What};
+use crate::reading::Reading;
 use crate::writing::{Deed, NETWORK, Writing};
 
 const SECOND_US: u64 = 1_000_000;
@@ -119,6 +120,15 @@ pub(super) fn plan(label: &str, about: &str, name: &str, seed: u64) -> Result<Pl
         faults,
         decrees: Vec::new(),
         writings: writings(nodes),
+        readings: vec![Reading {
+            on: (0..nodes).collect(),
+            at_us: 0,
+            every_us: 100_000,
+            bytes: None,
+            stalls_us: None,
+            drops_every: Some(5),
+        }],
+        history: 256,
         hosts: (0..nodes).map(host).collect(),
     })
 }

@@ -216,6 +216,7 @@ impl World {
         self.host_mut(id).node = Some(node);
         self.living += 1;
         self.living_peak = self.living_peak.max(self.living);
+        self.open_stream(id);
         self.follow_start(id, view);
         self.see_to_role(id, RENEW_US);
         self.set_alarm(id);

@@ -12,6 +12,7 @@
 //! * `forge`: decisions that nobody may make;
 //! * `tables`: owners write, and what others show is followed; `registry`: all that was written; `tables_audit`: looks at
 //!   whole nodes;
+//! * `readers`: local programs that watch;
 //! * `audit`: looks at whole nodes;
 //! * `truth`: what really is the case, beside what each node believes, and the book of what was seen.
 //!
@@ -24,6 +25,7 @@ mod exchange;
 mod forge;
 mod machine;
 mod queue;
+mod readers;
 mod registry;
 mod rulings;
 mod strangers;
@@ -42,6 +44,8 @@ use rand::Rng;
 use self::drive::Happening;
 use self::exchange::Call;
 use self::queue::Queue;
+pub use self::readers::ReaderCounts;
+use self::readers::Readers;
 pub use self::registry::Registry;
 pub use self::rulings::{Accepted, Question, Rulings};
 use self::truth::Truth;
@@ -141,6 +145,7 @@ pub struct World {
     truth: Truth,
     rulings: Rulings,
     registry: Registry,
+    readers: Readers,
     /// Whose program writes at this moment.
     writer: Option<HostId>,
     book: Book,
@@ -186,6 +191,7 @@ impl World {
             truth: Truth::default(),
             rulings: Rulings::default(),
             registry: Registry::default(),
+            readers: Readers::default(),
             writer: None,
             book: Book::default(),
             hits: BTreeMap::new(),

@@ -372,6 +372,7 @@ impl World {
         self.trace.number(self.now_us);
         self.trace.number(observer.index() as u64);
         self.trace.event(&event);
+        self.publish(observer, &event);
         match event {
             Event::Member { revision, old, new, .. } => {
                 self.marks_are_due(observer);

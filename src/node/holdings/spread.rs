@@ -113,11 +113,3 @@ fn a_write_arrives_everywhere_soon_and_about_once() {
         assert!(figures.surplus <= NODES as u64 * WRITES * 3 / 10);
     }
 }
-
-#[test]
-#[ignore = "a measurement: minutes without optimisation"]
-fn spread_among_a_thousand() {
-    for loss_percent in [0, 5] {
-        spread(1_000, loss_percent);
-    }
-}
