@@ -156,8 +156,7 @@ impl Node {
         if is_nothing {
             self.holdings.agreement.failed(self.config.sync_interval_ms * 1_000);
         }
-        let follows =
-            !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps));
+        let follows = !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps));
         if !follows {
             self.tables_compared(peer, scopes);
         }
