@@ -232,7 +232,8 @@ impl Baseline {
             | Command::Decided(_)
             | Command::Credential(_)
             | Command::Describe(_)
-            | Command::Lead(_) => {}
+            | Command::Lead(_)
+            | Command::Examine { .. } => {}
             Command::Away(_) => self.tell(Event::LeaveDone { acknowledged: false }),
             Command::AddContacts(contacts) => {
                 let me = self.foca.identity().addr;

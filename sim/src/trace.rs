@@ -78,7 +78,7 @@ impl Trace {
                 self.bytes(format!("{event:?}").as_bytes());
             }
             Event::Removed(decision) => self.number(decision.stamp.at.bits()),
-            Event::Confirmed { nonce } => self.number(u64::from(*nonce)),
+            Event::Confirmed { nonce } | Event::Examined { nonce } => self.number(u64::from(*nonce)),
             Event::Joined { with } => self.bytes(with.as_bytes()),
             Event::LeaveDone { acknowledged } => self.number(u64::from(*acknowledged)),
             Event::IdentityConflict { addr, generation, gives_way } => {

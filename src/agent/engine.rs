@@ -127,7 +127,7 @@ pub(super) struct Progress {
     pub changes: u64,
     /// How often something was decided.
     pub decisions: u64,
-    /// How often a question was answered by all.
+    /// How often a question was answered by all, or an examination ended.
     pub confirmations: u64,
 }
 

@@ -28,13 +28,14 @@ use super::daemon::{Daemon, Membership};
 use super::engine::Stopped;
 use super::token::{TOKEN_EXPIRY_MAX, secret_digest, uses_left};
 use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
-use super::{decide, metrics, rfc3339, unix_ms};
+use super::{decide, doctor, metrics, rfc3339, unix_ms};
 use crate::api::schema::Word;
 use crate::api::watch::{Line, Topic, WatchQuery};
 use crate::api::{
-    self, ClusterState, Decisions, Health, HealthQuery, InitRequest, InitResponse, JoinRequest, JoinResponse,
-    JoinToken, LeaderLine, LeaderRequest, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata,
-    Problem, ProblemKind, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
+    self, ClusterState, Decisions, Diagnosis, DoctorRequest, Health, HealthQuery, InitRequest, InitResponse,
+    JoinRequest, JoinResponse, JoinToken, LeaderLine, LeaderRequest, LeaveRequest, LeaveResponse, Member, MemberFilter,
+    Members, Metadata, Problem, ProblemKind, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
+    UpdateResponse,
 };
 use crate::node;
 use crate::record::{NodeId, Role};
@@ -173,6 +174,7 @@ impl FromRequestParts<Arc<Daemon>> for Named {
         update_member,
         remove_member,
         list_decisions,
+        diagnose,
         health,
         openapi_json,
         metrics_text
@@ -189,7 +191,7 @@ fn document() -> String {
 }
 
 /// The routes of this file. The document above lists the same; a test compares them.
-const ROUTES: [(&str, &str); 18] = [
+const ROUTES: [(&str, &str); 19] = [
     ("get", "/v1/self"),
     ("get", "/v1/members"),
     ("get", "/v1/members/{reference}"),
@@ -205,6 +207,7 @@ const ROUTES: [(&str, &str); 18] = [
     ("post", "/v1/members/{reference}/update"),
     ("post", "/v1/members/{reference}/remove"),
     ("get", "/v1/decisions"),
+    ("post", "/v1/doctor"),
     ("get", "/v1/health"),
     ("get", "/openapi.json"),
     ("get", "/metrics"),
@@ -231,6 +234,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/leader", post(lead))
         .route("/v1/self/metadata", put(set_metadata))
         .route("/v1/decisions", get(list_decisions))
+        .route("/v1/doctor", post(diagnose))
         .route("/v1/health", get(health))
         .route("/openapi.json", get(openapi_json))
         .route("/metrics", get(metrics_text))
@@ -351,6 +355,13 @@ async fn health(State(daemon): App, query: Result<Query<HealthQuery>, QueryRejec
     let is_well = health.alive && (!strict || health.degraded.is_empty());
     let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(health)).into_response())
+}
+
+/// Examine how this node reaches others and is reached, over UDP and TCP; say what is wrong.
+#[utoipa::path(post, path = "/v1/doctor", request_body = DoctorRequest,
+    responses((status = 200, description = "What was found.", body = Diagnosis), openapi::OfDoctor))]
+async fn diagnose(State(daemon): App, _: MayWrite, Body(request): Body<DoctorRequest>) -> Answer<Diagnosis> {
+    doctor::diagnose(&daemon, &*daemon.member()?, request).await.map(Json)
 }
 
 /// This document.
@@ -586,7 +597,7 @@ mod tests {
                     ("200", "/v1/watch" | "/v1/leader" | "/v1/lease") => api::watch::NDJSON,
                     ("200", "/metrics") => METRICS_TEXT,
                     (status, _) if status.starts_with('4') => api::PROBLEM_JSON,
-                    ("500" | "502", _) | ("503", "/v1/watch") => api::PROBLEM_JSON,
+                    ("500" | "502", _) | ("503", "/v1/watch" | "/v1/doctor") => api::PROBLEM_JSON,
                     _ => "application/json",
                 };
                 assert_eq!(content, [expected], "{method} {path} {status}");

@@ -10,7 +10,7 @@
 //! | `engine`, `clock` | the one task that owns the protocol core, and its time |
 //! | `daemon`, `own`, `upkeep` | membership's life: resume, init, join, leave; what this node says of itself; what is done from time to time |
 //! | `roam` | which addresses are wanted, and what to do when they change |
-//! | `socket`, `http`, `view`, `decide` | the local API |
+//! | `socket`, `http`, `view`, `decide`, `doctor` | the local API |
 //! | `networks`, `network_view`, `lease` | networks and endpoints: reads, writes, and those that last as long as a connection |
 //! | `vault`, `keeper` | decisions and own tables on the disk, one transaction at a time |
 //! | `notify` | what the service manager is told |
@@ -29,6 +29,7 @@ mod clock;
 pub mod config;
 mod daemon;
 mod decide;
+mod doctor;
 mod engine;
 mod hex;
 mod http;

@@ -7,6 +7,7 @@
 //! older client reads a newer daemon).
 
 mod decide;
+mod doctor;
 mod network;
 mod problem;
 #[cfg(feature = "agent")]
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::decide::{
     Decision, Decisions, LeaderLine, LeaderRequest, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse,
 };
+pub use self::doctor::{Diagnosis, DoctorRequest, Examiner, Finding, FindingCode, PeerCheck, Severity, Way};
 pub use self::network::{
     AttachRequest, AttachResponse, Attachment, Conflict, Endpoint, EndpointFilter, EndpointRef, EndpointSpec,
     Endpoints, EndpointsRequest, EndpointsResponse, LeaseLine, LeaseRequest, Network, Networks, Port, ReplaceRequest,

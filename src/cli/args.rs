@@ -89,6 +89,26 @@ Examples:
   Go on where an earlier one ended:
     gossipctl watch --since 1882194870272017";
 
+const DOCTOR_EXAMPLES: &str = "\
+Findings:
+  unreachable                       nothing comes back from the node, over UDP nor TCP
+  udp-blocked-out, udp-blocked-in   datagrams to it, or from it, do not arrive
+  tcp-blocked-out, tcp-blocked-in   connections to it, or from it, fail
+  mtu-small                         the largest datagrams are lost on the way
+  clock-offset                      its clock is more than 10 s off (a problem above 5 min)
+  version-skew, key-skew            other versions, other datagram keys
+  degraded                          this node is not well itself
+  firewall                          ufw of this machine keeps others out (seen by root only)
+
+Exit codes: 0 nothing found, 10 warnings, 11 problems; others as of all commands.
+
+Examples:
+  After the firewall was changed:
+    sudo gossipctl doctor
+
+  What is wrong with one node, for a program:
+    gossipctl doctor swarm2 --format json | jq -r '.findings[].code'";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   For one user of bash (the package does it for all):
@@ -139,6 +159,9 @@ pub(super) enum Command {
     /// Follow what happens in the cluster, until interrupted
     #[command(after_help = WATCH_EXAMPLES)]
     Watch(WatchArgs),
+    /// Examine how this node reaches the others and is reached, and say what is wrong
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Show the versions of this program and of the daemon
     Version(VersionArgs),
     /// Print what makes a shell complete these commands
@@ -413,6 +436,31 @@ pub(super) struct WatchArgs {
     pub(super) exec: Option<String>,
 }
 
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = TableFormat::Table)]
+    pub(super) format: TableFormat,
+
+    /// How long each node may take, from 1s to 60s [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = node::wait)]
+    pub(super) timeout: Option<Duration>,
+
+    /// Id, beginning of an id, or host name; all nodes that have not left if none is given
+    #[arg(value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) nodes: Vec<String>,
+}
+
+/// How something is printed of which there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TableFormat {
+    /// For people
+    Table,
+    /// The API's answer
+    Json,
+}
+
 /// `version`.
 #[derive(Debug, Args)]
 pub(super) struct VersionArgs {
@@ -520,6 +568,7 @@ mod tests {
           endpoint     Look at endpoints, and write this node's
           metadata     Attach metadata to this node, for all nodes to see
           watch        Follow what happens in the cluster, until interrupted
+          doctor       Examine how this node reaches the others and is reached, and say what is wrong
           version      Show the versions of this program and of the daemon
           completions  Print what makes a shell complete these commands
 
@@ -538,11 +587,13 @@ mod tests {
                   [default: /run/gossipd/gossipd.sock]
 
         Exit codes:
-          0  done
-          1  refused or failed
-          2  wrong usage, nothing was done
-          3  the daemon cannot be reached or does not answer
-          4  no such node, or an ambiguous name
+           0  done
+           1  refused or failed
+           2  wrong usage, nothing was done
+           3  the daemon cannot be reached or does not answer
+           4  no such node, or an ambiguous name
+          10  doctor: warnings
+          11  doctor: problems
         ");
     }
 

@@ -16,6 +16,7 @@ use super::args::{
     Cli, Command, CompletionsArgs, InitArgs, InspectArgs, JoinArgs, JoinTokenArgs, LeaveArgs, ListFormat, MembersArgs,
     NodeArgs, NodeCommand, TextFormat, VersionArgs,
 };
+use super::doctor;
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
 use super::networks;
@@ -77,6 +78,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Endpoint(command) => networks::endpoint(socket, command).await,
         Command::Metadata(args) => node::metadata(socket, args).await,
         Command::Watch(args) => watch::watch(socket, args).await,
+        Command::Doctor(args) => doctor::doctor(socket, args).await,
         Command::Version(args) => version(socket, &args).await,
         Command::Completions(args) => Ok(completions(&args)),
     };

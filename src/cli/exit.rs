@@ -23,10 +23,15 @@ pub enum Exit {
     Unreachable = 3,
     /// No node has that id or name, or several have.
     NoSuchNode = 4,
+    /// `doctor` has found something to look at.
+    Warnings = 10,
+    /// `doctor` has found something that does not work.
+    Problems = 11,
 }
 
 impl Exit {
-    const ALL: [Self; 5] = [Self::Ok, Self::Failed, Self::Usage, Self::Unreachable, Self::NoSuchNode];
+    const ALL: [Self; 7] =
+        [Self::Ok, Self::Failed, Self::Usage, Self::Unreachable, Self::NoSuchNode, Self::Warnings, Self::Problems];
 
     /// The number.
     pub const fn code(self) -> u8 {
@@ -40,12 +45,14 @@ impl Exit {
             Self::Usage => "wrong usage, nothing was done",
             Self::Unreachable => "the daemon cannot be reached or does not answer",
             Self::NoSuchNode => "no such node, or an ambiguous name",
+            Self::Warnings => "doctor: warnings",
+            Self::Problems => "doctor: problems",
         }
     }
 
     /// The list of all codes for `--help`.
     pub(super) fn help() -> String {
-        let lines = Self::ALL.map(|exit| format!("  {}  {}", exit.code(), exit.meaning()));
+        let lines = Self::ALL.map(|exit| format!("  {:2}  {}", exit.code(), exit.meaning()));
         format!("Exit codes:\n{}", lines.join("\n"))
     }
 }
@@ -102,6 +109,8 @@ pub(super) struct Outcome {
     pub(super) warnings: Vec<String>,
     /// What went wrong, for stderr; a command on several nodes may have both data and failures.
     pub(super) failures: Vec<Failure>,
+    /// What was found, where the command is to say so by its exit code.
+    pub(super) verdict: Option<Exit>,
 }
 
 impl Outcome {
@@ -109,9 +118,9 @@ impl Outcome {
         Self { out: out.into(), ..Self::default() }
     }
 
-    /// The exit code: that of the first failure.
+    /// The exit code: that of the first failure, else the verdict.
     pub(super) fn exit(&self) -> Exit {
-        self.failures.first().map_or(Exit::Ok, |failure| failure.exit)
+        self.failures.first().map(|failure| failure.exit).or(self.verdict).unwrap_or(Exit::Ok)
     }
 
     /// What goes to stderr.

@@ -3,7 +3,7 @@
 //! One file for each program's arguments and commands (`args` and `ctl` for `gossipctl`, `daemon` and `dev` for
 //! `gossipd`), and beside them what they share:
 //! texts and tables (`render`), filters of listings (`filter`), exit codes (`exit`), the event stream (`watch`) and the
-//! commands that are run for its changes (`hook`). `node` and `networks` have families of commands of their own.
+//! commands that are run for its changes (`hook`). `doctor` looks at this machine too. `node` and `networks` have families of commands of their own.
 //!
 //! Not here: the API's types (`api`), the way to the daemon (`client`).
 
@@ -13,6 +13,7 @@ mod ctl;
 mod daemon;
 #[cfg(feature = "agent")]
 mod dev;
+mod doctor;
 mod exit;
 mod filter;
 mod hook;

@@ -267,7 +267,7 @@ fn ago(ms: u64) -> String {
     format!("{} ago", humantime::format_duration(Duration::from_secs(ms / 1000)))
 }
 
-fn milliseconds(us: u64) -> String {
+pub(super) fn milliseconds(us: u64) -> String {
     format!("{}.{:03} ms", us / 1000, us % 1000)
 }
 

@@ -32,9 +32,9 @@ use self::transport::{Answer, Limits};
 pub(crate) use self::watch::{Feed, Told};
 pub use self::watch::{MemberTable, ResyncReason, Subscription, Update, WatchOptions};
 use crate::api::{
-    Decisions, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken, LeaveRequest, LeaveResponse,
-    Member, MemberFilter, Members, Metadata, RemoveRequest, RemoveResponse, RotateRequest, SelfInfo, UpdateRequest,
-    UpdateResponse,
+    Decisions, Diagnosis, DoctorRequest, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
+    LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, RemoveRequest, RemoveResponse, RotateRequest,
+    SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::record::Role;
 
@@ -42,6 +42,8 @@ use crate::record::Role;
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an answer may take for which the daemon asks other nodes first: joining, leaving, a change of tokens.
 pub const CLUSTER_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an examination may take: of some hundreds of nodes of which none answers.
+pub const DOCTOR_DEADLINE: Duration = Duration::from_secs(600);
 /// Largest answer that is read, in bytes: 10,000 members take about 6 MB, and ten times that is no answer any more.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -163,6 +165,15 @@ impl Client {
     /// A problem `not-in-cluster`.
     pub async fn decisions(&self) -> Result<Decisions, ClientError> {
         self.get("/v1/decisions").await
+    }
+
+    /// Has the daemon examine how it reaches other nodes and is reached; `timeout` is for each of them.
+    ///
+    /// # Errors
+    /// A problem `not-found`, `ambiguous`, `bad-request`, `busy` (it examines already), `forbidden`, `not-in-cluster`.
+    pub async fn doctor(&self, nodes: &[String], timeout: Option<Duration>) -> Result<Diagnosis, ClientError> {
+        let request = DoctorRequest { nodes: nodes.to_vec(), timeout: timeout.map(milliseconds) };
+        self.post("/v1/doctor", &request, DOCTOR_DEADLINE).await
     }
 
     /// Makes a new cluster with this node as its first manager.

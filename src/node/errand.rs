@@ -303,7 +303,9 @@ impl Node {
             | Purpose::Tables(_)
             | Purpose::Lacks(_)
             | Purpose::Fetch
-            | Purpose::Confirm(_) => {}
+            | Purpose::Confirm(_)
+            | Purpose::Exam(_)
+            | Purpose::ExamCall(_) => {}
         }
     }
 

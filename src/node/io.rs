@@ -246,6 +246,11 @@ pub enum Event {
         /// The question.
         nonce: u32,
     },
+    /// An examination is over.
+    Examined {
+        /// Which.
+        nonce: u32,
+    },
     /// The first full-state exchange since the start is done.
     Joined {
         /// With whom.
@@ -293,6 +298,18 @@ pub enum Command {
     Credential(Credential),
     /// From now on this node is to be reached there.
     Readdress(SocketAddr),
+    /// Examine the way to these members and back, unless an examination is under way ([`Node::examination`]).
+    /// [`Event::Examined`] follows.
+    ///
+    /// [`Node::examination`]: super::Node::examination
+    Examine {
+        /// Names the examination.
+        nonce: u32,
+        /// Whom.
+        nodes: Vec<NodeId>,
+        /// How long each of them may take, in milliseconds.
+        window_ms: u64,
+    },
 }
 
 /// A write into this node's own tables: one version step, whatever it changes.

@@ -28,6 +28,7 @@ mod confirm;
 mod decide;
 mod decisions;
 mod errand;
+pub mod exam;
 mod farewell;
 mod health;
 mod hints;
@@ -66,6 +67,7 @@ use self::confirm::Wait;
 pub use self::decide::{Order, OrderError};
 use self::decisions::Decisions;
 pub use self::decisions::Refused;
+use self::exam::Exams;
 use self::health::Own;
 use self::holdings::Holdings;
 pub use self::identity::Identity;
@@ -79,7 +81,7 @@ pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::Foca;
-use self::sync::Greetings;
+use self::sync::{Greetings, Purpose};
 use self::table::{Change, Table};
 pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
@@ -87,32 +89,11 @@ use crate::record::decision::{Hlc, Slot};
 use crate::record::{ClusterId, NodeId, NodeRecord, Status, Version};
 use crate::wire::credential::{Anchor, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
-use crate::wire::exchange::{Digest, Liveness};
+use crate::wire::exchange::Liveness;
 use crate::wire::{Channel, DropCause};
 
 /// Effects waiting to be drained, at most; a caller that drains after each input never comes near.
 const EFFECTS_MAX: usize = 262_144;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Sync,
-    Push,
-    LeavePush,
-    /// Which decisions are lacking? The peer's address, and its digest over tables.
-    Decisions(SocketAddr, Digest),
-    /// Records that are too large for a datagram.
-    Fetch,
-    /// What is lacking of tables? How many scopes both were known to hold.
-    Tables(usize),
-    /// Steps that are lacking, of this peer.
-    Lacks(NodeId),
-    /// Has the peer what this question asks for?
-    Confirm(u32),
-    /// Does the subject of an inquiry answer?
-    Inquiry(NodeId),
-    /// Does the subject of an errand answer? Subject and asker.
-    Errand(NodeId, NodeId),
-}
 
 /// One member of a cluster.
 pub struct Node {
@@ -160,6 +141,7 @@ pub struct Node {
     rejoin_due_us: u64,
     greetings: Greetings,
     inquiries: Inquiries,
+    exams: Exams,
     health: Own,
     /// The reasons that listeners know.
     told_health: Vec<Degraded>,
@@ -189,7 +171,8 @@ pub struct Node {
     revision: u64,
 }
 
-fn first_timers(now: Now, jitter_us: u64) -> Timers {
+fn first_timers(now: Now, rng: &mut ChaCha12Rng) -> Timers {
+    let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
     let mut timers = Timers::default();
     timers.submit(now.mono_us, Timer::Rejoin);
     timers.submit(now.mono_us + sync::SYNC_WAIT_MIN_US / 2 + jitter_us, Timer::Sync);
@@ -208,7 +191,6 @@ impl Node {
         let identity = Identity { id, generation, addr };
         let foca = swim::start(identity, &config, ChaCha12Rng::from_rng(&mut rng));
         let envelope = records::own_envelope(&config, id, Version { generation, seq: 1 }, &record);
-        let jitter_us = rng.random_range(0..=sync::SYNC_WAIT_MIN_US);
         let contacts = contacts.into_iter().filter(|contact| *contact != addr).take(sync::CONTACTS_MAX).collect();
         let mut node = Self {
             rejoin_wait_us: config.rejoin_interval_ms * 1_000,
@@ -219,9 +201,9 @@ impl Node {
             cluster: start.cluster,
             anchor: start.anchor,
             credential: start.credential,
+            timers: first_timers(now, &mut rng),
             rng,
             table: Table::default(),
-            timers: first_timers(now, jitter_us),
             effects: VecDeque::new(),
             stats: Stats::default(),
             started_ms: now.unix_ms,
@@ -246,6 +228,7 @@ impl Node {
             rejoin_due_us: now.mono_us,
             greetings: Greetings::new(now),
             inquiries: Inquiries::default(),
+            exams: Exams::default(),
             health: Own::default(),
             told_health: Vec::new(),
             joined: false,
@@ -389,6 +372,7 @@ impl Node {
             }
             Command::Away(seconds) => self.say_goodbye(now, |record| record.away_s = seconds),
             Command::Readdress(addr) => self.readdress(now, addr),
+            Command::Examine { nonce, nodes, window_ms } => self.begin_examination(now, nonce, nodes, window_ms),
         }
     }
 
@@ -408,6 +392,7 @@ impl Node {
                 Timer::Hearsay(identity) => self.hearsay_timer(now, identity),
                 Timer::Gossip => self.gossip_timer(now),
                 Timer::Confirm(nonce) => self.confirm_timer(now, nonce),
+                Timer::Exam(nonce) => self.exam_timer(now, nonce),
                 Timer::Sync => self.sync_timer(now),
                 Timer::Rejoin => self.rejoin_timer(now),
                 Timer::Spread => self.spread_timer(now),
@@ -497,6 +482,10 @@ impl Node {
                 Section::StepsWanted(wants) => {
                     kind = Kind::Tables;
                     self.answer_steps_wanted(sender, &wants);
+                }
+                Section::Exam(exam) => {
+                    kind = Kind::Check;
+                    self.exam_heard(now, sender, &exam, len);
                 }
                 Section::Records(_) | Section::Tables(_) | Section::Unknown(_) => {}
             }

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use super::identity::Identity;
 use super::table::{Member, Swim, share};
 use super::timers::Timer;
-use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Mutant, Node, Now, Peer, Purpose};
+use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Mutant, Node, Now, Peer};
 use crate::record::{NodeId, Status};
 use crate::wire::DecodeError;
 use crate::wire::datagram::Hello;
@@ -39,6 +39,32 @@ const REJOIN_PATIENCE_MS: u64 = 3_000;
 const DISAGREEMENTS_MAX: u32 = 2;
 /// Contacts tried at once while nobody is reached.
 const REJOIN_FANOUT: usize = 8;
+
+/// What an exchange is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Sync,
+    Push,
+    LeavePush,
+    /// Which decisions are lacking? The peer's address, and its digest over tables.
+    Decisions(SocketAddr, Digest),
+    /// Records that are too large for a datagram.
+    Fetch,
+    /// What is lacking of tables? How many scopes both were known to hold.
+    Tables(usize),
+    /// Steps that are lacking, of this peer.
+    Lacks(NodeId),
+    /// Has the peer what this question asks for?
+    Confirm(u32),
+    /// Does the subject of an inquiry answer?
+    Inquiry(NodeId),
+    /// Does the subject of an errand answer? Subject and asker.
+    Errand(NodeId, NodeId),
+    /// What does a node that this one examines see?
+    Exam(NodeId),
+    /// Does the node that examines this one answer?
+    ExamCall(NodeId),
+}
 
 /// What greetings by datagram have shown.
 #[derive(Debug)]
@@ -275,6 +301,7 @@ impl Node {
             Request::Tables(request) => Ok(Reply::Tables(self.answer_tables(now, peer, request))),
             Request::Records { owners } => Ok(Reply::Records(self.records_of(&owners))),
             Request::Confirm { have } => Ok(Reply::Confirmed(self.has_all(&have))),
+            Request::Examine { nonce } => Ok(Reply::Examined(self.examined(now, peer.id, nonce))),
             Request::Alive => {
                 Ok(Reply::Alive { generation: self.identity().generation, incarnation: self.incarnation })
             }
@@ -321,6 +348,10 @@ impl Node {
                 _ => None,
             });
             return self.called(now, purpose, answer);
+        }
+        if let Purpose::Exam(id) | Purpose::ExamCall(id) = purpose {
+            let outcome = outcome.map(|(_, bytes)| Reply::from_bytes(bytes).ok());
+            return self.exam_answered(now, id, purpose, outcome);
         }
         let Some((peer, reply)) =
             outcome.ok().and_then(|(peer, bytes)| Reply::from_bytes(bytes).ok().map(|reply| (peer, reply)))

@@ -8,6 +8,7 @@ use crate::ca::fixture;
 use crate::record::{Availability, ClusterId, Details, Role};
 use crate::wire::Keyring;
 use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
+use crate::wire::exam::Exam;
 use crate::wire::exchange::{MemberEntry, Reply, Request};
 
 const NOW: Now = Now { mono_us: 1_000_000, unix_ms: 1_700_000_000_000 };
@@ -431,4 +432,59 @@ fn whoever_announces_an_absence_is_not_inquired_about() {
     let later = Now { mono_us: NOW.mono_us + 10_000_001, ..NOW };
     pair.node.handle_refused(later, addr(2));
     assert_eq!(pair.node.stats().inquiries, 1);
+}
+
+/// Sizes of the datagrams that node 1 sends to node 2.
+fn sizes(effects: &[Effect]) -> Vec<usize> {
+    let size = |effect: &Effect| match effect {
+        Effect::Send { to, bytes } if *to == addr(2) => Some(bytes.len()),
+        _ => None,
+    };
+    effects.iter().filter_map(size).collect()
+}
+
+fn probe(nonce: u32, size: usize) -> Vec<u8> {
+    let mut writer = Writer::new(1_152);
+    assert!(writer.exam(&Exam::Probe { nonce, round: 0 }, size));
+    writer.finish()
+}
+
+#[test]
+fn a_probe_draws_its_own_size_and_a_short_datagram() {
+    let mut pair = Pair::new();
+    let effects = pair.hear(&probe(1, 0));
+    assert_eq!(sizes(&effects).len(), 1);
+    assert!(sizes(&effects)[0] < 100, "{effects:?}");
+    let calls = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Exchange { .. })).count();
+    assert_eq!(calls(&effects), 1, "the examiner is called");
+    let effects = pair.hear(&probe(1, 1_152));
+    assert!(matches!(sizes(&effects)[..], [short, 1_200] if short < 100), "{effects:?}");
+    // Neither more of it nor another examination makes it call again at once.
+    assert_eq!(calls(&effects) + calls(&pair.hear(&probe(2, 0))), 0);
+}
+
+#[test]
+fn an_examination_is_one_at_a_time_and_ends_by_itself() {
+    let mut pair = Pair::new();
+    let examine = |nonce| Command::Examine { nonce, nodes: vec![id(2), id(9)], window_ms: 1_000 };
+    pair.node.handle_command(NOW, examine(1));
+    pair.node.handle_command(NOW, examine(2));
+    assert_eq!(pair.node.examination(2), None);
+    assert!(matches!(sizes(&drain(&mut pair.node))[..], [short, 1_200] if short < 100));
+    let (found, is_over) = pair.node.examination(1).unwrap();
+    assert_eq!((found.len(), is_over), (0, false));
+    let mut now = NOW;
+    let mut told = Vec::new();
+    while now.mono_us < NOW.mono_us + 1_200_000 {
+        now.mono_us = pair.node.next_timeout_us().unwrap().max(now.mono_us);
+        pair.node.handle_timeout(now);
+        told.extend(drain(&mut pair.node));
+    }
+    assert!(told.contains(&Effect::Event(Event::Examined { nonce: 1 })));
+    let (found, is_over) = pair.node.examination(1).unwrap();
+    // Whoever is unknown is passed over.
+    assert_eq!((found.keys().copied().collect::<Vec<_>>(), is_over), (vec![id(2)], true));
+    assert_eq!(found[&id(2)].view, None);
+    pair.node.handle_command(now, examine(3));
+    assert!(pair.node.examination(3).is_some());
 }

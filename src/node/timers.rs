@@ -35,6 +35,8 @@ pub(super) enum Timer {
     Hearsay(Identity),
     /// Ask those that have not confirmed yet; the question's nonce.
     Confirm(u32),
+    /// The next step of an examination; its nonce.
+    Exam(u32),
     /// There is news: gossip now, not at the next tick.
     Gossip,
     /// Pass steps of tables on.

@@ -7,6 +7,7 @@ use bincode::{Decode, Encode};
 
 use super::codec::{self, DATAGRAM_LIMIT, DecodeError, RECORD_LIMIT};
 use super::decision::{Batch, Have, SignedDecision};
+use super::exam::Exam;
 use super::table::{Notice, Push, Sighting, Want, decode_pushes};
 use crate::record::{NodeId, NodeRecord, Version};
 
@@ -30,7 +31,8 @@ const KIND_NOTICES: u8 = 10;
 const KIND_STEPS_WANTED: u8 = 11;
 const KIND_SIGHTING: u8 = 12;
 const KIND_TABLES: u8 = 13;
-const KIND_LAST: u8 = KIND_TABLES;
+const KIND_EXAM: u8 = 14;
+const KIND_LAST: u8 = KIND_EXAM;
 
 /// A node's record on its way: the owner's word, passed on unread by nodes too old to read its body.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -225,6 +227,8 @@ pub enum Section<'a> {
     Sighting(Sighting),
     /// Beginning of the digest over the tables that both may have; beside a greeting. Left out: nothing is held.
     Tables([u8; 8]),
+    /// A question or an answer about the way between two members.
+    Exam(Exam),
     /// Of a kind that this version does not know.
     Unknown(u8),
 }
@@ -245,6 +249,7 @@ impl Section<'_> {
             Self::StepsWanted(_) => KIND_STEPS_WANTED,
             Self::Sighting(_) => KIND_SIGHTING,
             Self::Tables(_) => KIND_TABLES,
+            Self::Exam(_) => KIND_EXAM,
             Self::Unknown(kind) => *kind,
         }
     }
@@ -337,6 +342,15 @@ impl Writer {
     /// Adds the beginning of the digest over tables; `false` when it does not fit.
     pub fn tables(&mut self, digest: [u8; 8]) -> bool {
         self.section(KIND_TABLES, &digest)
+    }
+
+    /// Adds a question or an answer about the way between two members, and zeros up to `fill` bytes of payload; `false` when
+    /// it does not fit.
+    pub fn exam(&mut self, exam: &Exam, fill: usize) -> bool {
+        let mut body = codec::encode(exam);
+        let wanted = fill.saturating_sub(self.out.len() + SECTION_HEADER_BYTES).min(self.room());
+        body.resize(body.len().max(wanted), 0);
+        self.section(KIND_EXAM, &body)
     }
 
     fn list(&mut self, kind: u8, items: &[impl Encode]) -> usize {
@@ -439,6 +453,8 @@ pub fn sections(mut payload: &[u8]) -> Result<Vec<Section<'_>>, DecodeError> {
             KIND_TABLES => {
                 Section::Tables(body.first_chunk().copied().ok_or(DecodeError::Malformed("digest of tables"))?)
             }
+            KIND_EXAM => codec::decode_prefix::<Exam, DATAGRAM_LIMIT>("exam", body)
+                .map_or(Section::Unknown(KIND_EXAM), |(exam, _)| Section::Exam(exam)),
             other => Section::Unknown(other),
         });
         payload = rest;

@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use super::codec::{self, DecodeError};
 use super::datagram::RecordEnvelope;
 use super::decision::{Batch, Have};
+use super::exam::View;
 use super::table::{TableReply, TableRequest};
 use crate::record::NodeId;
 
@@ -89,6 +90,11 @@ pub enum Request {
     },
     /// About tables.
     Tables(TableRequest),
+    /// "Probe the way back to me, and tell what you have seen of mine."
+    Examine {
+        /// The examination.
+        nonce: u32,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -131,6 +137,8 @@ pub enum Reply {
     Removed(Batch),
     /// About tables.
     Tables(TableReply),
+    /// What is seen of the examiner.
+    Examined(View),
 }
 
 impl Request {
@@ -182,6 +190,7 @@ impl Request {
             | Self::Decided { .. }
             | Self::Confirm { .. }
             | Self::Tables(_)
+            | Self::Examine { .. }
             | Self::Records { .. } => 0,
             Self::Push { members } => members.len(),
         }
@@ -199,6 +208,7 @@ impl Reply {
             | Self::Confirmed(_)
             | Self::Records(_)
             | Self::Tables(_)
+            | Self::Examined(_)
             | Self::Removed(_) => 0,
         }
     }
@@ -256,6 +266,7 @@ mod tests {
         assert_eq!(hex(seen.to_bytes()), format!("01070200{owner_hex}0702"));
         assert_eq!(hex(Reply::Tables(TableReply::Seen(true)).to_bytes()), "01080201");
         assert_eq!(Request::from_bytes(&fetch.to_bytes()), Ok(fetch));
+        assert_eq!(hex(Request::Examine { nonce: 7 }.to_bytes()), "010807");
         let state = Reply::State { members: None, decisions: [2; 16], tables: [3; 16] };
         assert_eq!(hex(state.to_bytes()), format!("010000{}{}", "02".repeat(16), "03".repeat(16)));
     }

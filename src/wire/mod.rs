@@ -6,6 +6,7 @@
 //! * [`exchange`]: requests and replies between nodes over TLS;
 //! * [`credential`]: what a certificate says, and signatures made with its key;
 //! * [`table`]: attachments and endpoints, the steps that change them, and how they are compared;
+//! * [`exam`]: what doctor has two members say to each other;
 //! * [`admission`]: how a stranger becomes a member, over TLS.
 //!
 //! Called by `node` (which owns the meaning) and, for streams, by `agent`. Decoding is total: any input gives a value
@@ -17,6 +18,7 @@ pub mod codec;
 pub mod credential;
 pub mod datagram;
 pub mod decision;
+pub mod exam;
 pub mod exchange;
 pub mod frame;
 pub(crate) mod index;

@@ -24,6 +24,7 @@ mod dev;
 #[path = "../../examples/dist.rs"]
 #[allow(dead_code, reason = "its `main` is for the example")]
 mod dist;
+mod doctor;
 mod document;
 mod fleet;
 mod fleet_faults;

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 
 use gossipd::api::watch::{Lagged, Line};
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Group};
 use serde_json::{Value, json};
 
@@ -185,6 +186,30 @@ fn read_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
     api.get(b, "/v1/members/{reference}", "/v1/members/self");
     let tokens = api.get(a, "/v1/join-tokens", "/v1/join-tokens");
     assert_eq!(api.get(a, "/v1/join-tokens/{role}", "/v1/join-tokens/worker"), tokens[0]);
+}
+
+/// What is examined, and what is said meanwhile to somebody else who asks for it.
+fn examine_all(api: &Api, [a, b, c]: &[Node; 3]) {
+    let path = "/v1/doctor";
+    let found = api.does(a, "post", path, path, &json!({}));
+    assert_eq!((found["findings"].clone(), found["peers"].as_array().unwrap().len()), (json!([]), 2));
+    for (code, node) in [("not-found", "nobody"), ("ambiguous", "worker")] {
+        api.refuses(a, code, "post", path, path, &json!({ "nodes": [node] }));
+    }
+    // Whoever is stopped takes its time. Of two that ask at once one is told to wait.
+    let id = b.id();
+    b.signal(Signal::SIGSTOP);
+    let slow = json!({ "nodes": [id], "timeout": "2s" }).to_string();
+    wait_for("an examination that is under way", || {
+        let ask = || http(&a.socket(), "POST", path, &slow).unwrap();
+        let both = std::thread::scope(|scope| [scope.spawn(ask), scope.spawn(ask)].map(|one| one.join().unwrap()));
+        for answer in &both {
+            api.document.check(&("post".into(), path.into()), path, Sent::Fit(&slow), answer);
+        }
+        if both.iter().any(|answer| answer.status == 503) { Ok(()) } else { Err(format!("{both:?}")) }
+    });
+    b.signal(Signal::SIGCONT);
+    all_ready(&[a, b, c]);
 }
 
 /// All that is decided, and how the stream tells it.
@@ -478,6 +503,7 @@ fn the_document_is_what_the_daemon_does() {
     formed(&api, &nodes);
     read_all(&api, &nodes, &idle);
     misuse_all(&api, &idle);
+    examine_all(&api, &nodes);
     decide_all(&api, &nodes);
     lead_all(&api, &nodes);
     network_all(&api, &nodes);

@@ -387,9 +387,8 @@ impl World {
             Event::Conflict { revision, .. } => self.note_revision(observer, revision),
             Event::Removed(_) => self.note_removal(observer),
             Event::Confirmed { nonce } => self.note_confirmed(observer, nonce),
-            Event::LeaveDone { acknowledged } => {
-                self.log(observer, || format!("is done leaving, acknowledged: {acknowledged}"));
-            }
+            Event::LeaveDone { acknowledged } => self.log(observer, || format!("has left: {acknowledged}")),
+            Event::Examined { .. } => {}
             Event::Joined { with } => self.note_joined(observer, with),
             Event::Health(health) => {
                 self.log(observer, || {

@@ -53,7 +53,9 @@ impl Task {
                 // The first one counts.
                 let _ = self.removed.try_send(decision);
             }
-            Event::Confirmed { .. } => self.progress.send_modify(|progress| progress.confirmations += 1),
+            Event::Confirmed { .. } | Event::Examined { .. } => {
+                self.progress.send_modify(|progress| progress.confirmations += 1)
+            }
             Event::Joined { with } => {
                 tracing::info!(%with, "state exchanged with a member");
                 self.progress.send_modify(|progress| progress.joined = true);

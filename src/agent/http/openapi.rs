@@ -73,6 +73,8 @@ problems! {
     OfNode(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Internal];
     /// Of the stream.
     OfWatch(false) = [BadRequest, NotInCluster, Gone, Busy, Internal];
+    /// Of an examination.
+    OfDoctor(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Busy, Internal];
     /// Of `init`.
     OfInit(true) = [BadRequest, Forbidden, AlreadyInCluster, Conflict, Internal];
     /// Of `join`.
