@@ -33,6 +33,7 @@ pub mod net;
 pub mod outcome;
 pub mod plan;
 pub mod reading;
+pub mod real;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -97,13 +97,8 @@ enum Command {
     /// Run scenarios with gossipd and with foca, and write one page on both
     #[command(after_help = EXIT_CODES)]
     Report(show::ReportFlags),
-    /// Print the figures of two files of outcomes side by side
-    Compare {
-        /// What `run`, `sweep` or `report` wrote with `--json`
-        before: PathBuf,
-        /// Another one
-        after: PathBuf,
-    },
+    /// Print the figures of two files of outcomes side by side, or what real daemons did beside what simulated ones do
+    Compare(show::CompareFlags),
     /// Make a failing plan smaller, as long as it fails in the same way, and print it
     Shrink {
         /// A plan's file, or a scenario
@@ -235,7 +230,7 @@ fn main_inner(cli: Cli, out: &mut impl Write) -> anyhow::Result<u8> {
             run(&Plan { protocol, ..plan }, &how, out)
         }
         Command::Report(flags) => show::report(&flags, out),
-        Command::Compare { before, after } => show::compare_files(&before, &after, out),
+        Command::Compare(flags) => show::compare_files(&flags, out),
         #[cfg(feature = "mutants")]
         Command::Mutants(flags) => hunt::mutants(&flags, out),
         Command::Shrink { name, seed, out: file } => small(&name, seed, file.as_deref(), out),

@@ -1,5 +1,6 @@
 //! What is shown of runs that are over: one page on several scenarios with both protocols, and two files compared.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -7,9 +8,11 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use gossip_sim::compare::compare;
 use gossip_sim::outcome::{Outcome, Protocol, Verdict};
+use gossip_sim::real::{Real, beside};
 use gossip_sim::{Plan, report, run_plan};
 use rayon::prelude::*;
 
+use crate::sweep::Seeds;
 use crate::{code, plan_of};
 
 #[derive(Args)]
@@ -65,8 +68,41 @@ fn outcomes_of(path: &Path) -> anyhow::Result<Vec<Outcome>> {
         .map_err(|error| anyhow!("{} holds no outcomes: {error}", path.display()))
 }
 
+#[derive(Args)]
+pub(crate) struct CompareFlags {
+    /// What `run`, `sweep` or `report` wrote with `--json`
+    #[arg(required_unless_present = "real", requires = "after")]
+    before: Option<PathBuf>,
+    /// Another one
+    after: Option<PathBuf>,
+    /// What real daemons did with plans of the catalogue (`GOSSIPD_REAL_OUT=FILE cargo test --test it fleet_plans`)
+    #[arg(long, value_name = "FILE", conflicts_with = "before")]
+    real: Option<PathBuf>,
+    /// With `--real`: seeds to simulate, from the first to before the second
+    #[arg(long, default_value = "1..21", value_name = "A..B")]
+    seeds: Seeds,
+}
+
 /// Prints the figures of both files side by side.
-pub(crate) fn compare_files(before: &Path, after: &Path, out: &mut impl Write) -> anyhow::Result<u8> {
-    write!(out, "{}", compare(&outcomes_of(before)?, &outcomes_of(after)?))?;
+pub(crate) fn compare_files(flags: &CompareFlags, out: &mut impl Write) -> anyhow::Result<u8> {
+    if let Some(path) = &flags.real {
+        return beside_real(path, flags.seeds, out);
+    }
+    if let (Some(before), Some(after)) = (&flags.before, &flags.after) {
+        write!(out, "{}", compare(&outcomes_of(before)?, &outcomes_of(after)?))?;
+    }
+    Ok(0)
+}
+
+fn beside_real(path: &Path, seeds: Seeds, out: &mut impl Write) -> anyhow::Result<u8> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let runs = Real::read(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let scenarios: BTreeSet<_> = runs.iter().map(|run| run.scenario.as_str()).collect();
+    for scenario in scenarios {
+        let plans: Result<Vec<_>, _> = seeds.all().map(|seed| plan_of(scenario, seed, Protocol::Gossipd)).collect();
+        let simulated: Vec<Outcome> = plans?.par_iter().map(run_plan).collect();
+        let real: Vec<_> = runs.iter().filter(|run| run.scenario == scenario).collect();
+        writeln!(out, "{}", beside(scenario, &real, &simulated))?;
+    }
     Ok(0)
 }

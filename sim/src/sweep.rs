@@ -32,6 +32,13 @@ pub(crate) struct Seeds {
     to: u64,
 }
 
+impl Seeds {
+    /// Each of them.
+    pub(crate) fn all(self) -> impl Iterator<Item = u64> {
+        self.from..self.to
+    }
+}
+
 impl FromStr for Seeds {
     type Err = String;
 

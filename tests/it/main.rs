@@ -28,6 +28,7 @@ mod doctor;
 mod document;
 mod fleet;
 mod fleet_faults;
+mod fleet_plans;
 mod harness;
 mod hostile;
 mod lab;
