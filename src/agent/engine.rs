@@ -59,7 +59,7 @@ enum Input {
     Command(Command),
     Orders { orders: Vec<Order>, reply: oneshot::Sender<Result<OrderReceipt, OrderError>> },
     Write { write: Write, reply: oneshot::Sender<Result<WriteReceipt, WriteRefused>> },
-    Confirm { what: Asked, reply: oneshot::Sender<u32> },
+    Confirm { what: Asked, reply: oneshot::Sender<Option<u32>> },
     ForgetConfirm(u32),
     Rebind(Udp),
 }
@@ -91,6 +91,17 @@ pub(super) enum Asked {
     Decisions(Vec<Have>),
     /// A version of a table.
     Table(Sight),
+}
+
+/// Members cannot be asked who has something.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unasked {
+    /// The protocol task has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// Too many wait already.
+    #[error("too many programs wait for confirmations already; try again in a moment")]
+    Busy,
 }
 
 /// Who has it.
@@ -251,25 +262,25 @@ impl Engine {
     /// said so by then, and who has not.
     ///
     /// # Errors
-    /// [`Stopped`].
-    pub(super) async fn confirm(&self, what: Asked, deadline: Duration) -> Result<Confirmation, Stopped> {
+    /// [`Unasked`]: nothing is known of who has it.
+    pub(super) async fn confirm(&self, what: Asked, deadline: Duration) -> Result<Confirmation, Unasked> {
         let (reply, receiver) = oneshot::channel();
         self.inputs.send(Input::Confirm { what, reply }).await.map_err(|_| Stopped)?;
-        let nonce = receiver.await.map_err(|_| Stopped)?;
+        let nonce = receiver.await.map_err(|_| Stopped)?.ok_or(Unasked::Busy)?;
         let until = tokio::time::Instant::now() + deadline;
         let mut progress = self.progress.clone();
         let said = loop {
-            let read = move |node: &Node| Confirmation {
-                confirmed: node.confirmed_by(nonce).unwrap_or_default(),
-                unconfirmed: node.unconfirmed(nonce).unwrap_or_default(),
+            let read = move |node: &Node| {
+                let (confirmed, unconfirmed) = (node.confirmed_by(nonce)?, node.unconfirmed(nonce)?);
+                Some(Confirmation { confirmed, unconfirmed })
             };
-            let said = self.query(read).await?;
-            if said.unconfirmed.is_empty() {
+            let said = self.query(read).await?.ok_or(Unasked::Busy)?;
+            // Progress is told when all have confirmed; who has by the deadline is read then.
+            if said.unconfirmed.is_empty() || tokio::time::Instant::now() >= until {
                 break said;
             }
-            match tokio::time::timeout_at(until, progress.changed()).await {
-                Ok(changed) => changed.map_err(|_| Stopped)?,
-                Err(_) => break said,
+            if let Ok(changed) = tokio::time::timeout_at(until, progress.changed()).await {
+                changed.map_err(|_| Stopped)?;
             }
         };
         self.inputs.send(Input::ForgetConfirm(nonce)).await.map_err(|_| Stopped)?;
@@ -478,9 +489,9 @@ impl Task {
         for step in steps {
             self.node.handle_command(now, Command::Written(step));
         }
-        for Writer { sight, reply } in writers {
+        for Writer { after: _, sight, reply } in writers {
             // Whoever asked may have gone.
-            let _ = reply.send(Ok(Some(sight)));
+            let _ = reply.send(Ok(sight));
         }
         if is_unwritten {
             self.node.handle_command(now, Command::Unwritten);

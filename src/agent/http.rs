@@ -25,7 +25,7 @@ use utoipa::{Modify as _, OpenApi};
 use self::openapi::Precise;
 use super::admission::{decided_token, sync_managers};
 use super::daemon::{Daemon, Membership};
-use super::engine::Stopped;
+use super::engine::{Stopped, Unasked};
 use super::token::{TOKEN_EXPIRY_MAX, secret_digest, uses_left};
 use super::view::{FILTER_KEYS, cluster_info, decision_view, degraded, filtered, find, members, refuse_unknown_keys};
 use super::{decide, doctor, metrics, rfc3339, unix_ms};
@@ -106,6 +106,15 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         (status, [(header::CONTENT_TYPE, HeaderValue::from_static(api::PROBLEM_JSON))], body).into_response()
+    }
+}
+
+impl From<Unasked> for Problem {
+    fn from(error: Unasked) -> Self {
+        match error {
+            Unasked::Stopped(stopped) => stopped.into(),
+            Unasked::Busy => ProblemKind::Busy.problem(error.to_string()),
+        }
     }
 }
 

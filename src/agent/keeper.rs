@@ -40,8 +40,10 @@ pub(super) type OwnStep = (Arc<Step>, Vec<Version>);
 
 /// Somebody who waits for a write into an own table to count.
 pub(super) struct Writer {
-    /// What it leads to.
-    pub sight: Sight,
+    /// What has to count before it is told: what it leads to, or what was written before it.
+    pub after: Sight,
+    /// What it leads to; none: it changes nothing.
+    pub sight: Option<Sight>,
     /// To be told once it counts.
     pub reply: oneshot::Sender<Result<Option<Sight>, KeepError>>,
 }
@@ -125,8 +127,8 @@ impl Keeper {
 
     /// Somebody waits for a write; none as `sight`: for those before it, as it changes nothing beyond them.
     pub(super) fn wait_for(&mut self, sight: Option<Sight>, reply: oneshot::Sender<Result<Option<Sight>, KeepError>>) {
-        match sight.or_else(|| self.writers.back().map(|writer| writer.sight)) {
-            Some(sight) => self.writers.push_back(Writer { sight, reply }),
+        match sight.or_else(|| self.writers.back().map(|writer| writer.after)) {
+            Some(after) => self.writers.push_back(Writer { after, sight, reply }),
             // Whoever asked may have gone.
             None => drop(reply.send(Ok(None))),
         }
@@ -185,7 +187,7 @@ impl Keeper {
                 let steps: Vec<_> = steps.into_iter().map(|(step, _)| step).collect();
                 let counts =
                     |sight: &Sight| steps.iter().any(|step| step.scope == sight.scope && step.to() >= sight.version);
-                let ready = self.writers.iter().take_while(|writer| counts(&writer.sight)).count();
+                let ready = self.writers.iter().take_while(|writer| counts(&writer.after)).count();
                 let writers = self.writers.drain(..ready).collect();
                 Stored { orders, steps, writers, is_unwritten: false }
             }

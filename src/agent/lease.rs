@@ -18,9 +18,9 @@ use super::lines::{Source, line};
 use super::networks::{find_network, identified, views};
 use super::trust::lock;
 use super::vault::{Lease, Vault};
-use crate::api::{Endpoint, LeaseLine, LeaseRequest, Problem, ProblemKind};
+use crate::api::{self, LeaseLine, LeaseRequest, Problem, ProblemKind};
 use crate::node::Write;
-use crate::record::network::{EndpointId, NetworkId};
+use crate::record::network::{Endpoint, EndpointId, NetworkId};
 
 /// Time between two signs of life to the program: writing them shows whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -33,16 +33,20 @@ const RETRY: Duration = Duration::from_secs(1);
 
 type Key = (NetworkId, EndpointId);
 
+/// Which connection holds an endpoint, and how long that outlives it, in milliseconds.
+type Hold = (u64, u64);
+
 #[derive(Debug, Default)]
 struct Held {
-    /// Which connection holds what.
-    tickets: BTreeMap<Key, u64>,
+    holds: BTreeMap<Key, Hold>,
     last: u64,
 }
 
 /// The leases of this node's endpoints.
 pub(super) struct Leases {
     held: Mutex<Held>,
+    /// Taken for as long as who holds what changes here and on the disk.
+    turn: tokio::sync::Mutex<()>,
     /// Counts changes of who holds what.
     changes: watch::Sender<u64>,
     engine: Engine,
@@ -58,6 +62,7 @@ impl Leases {
     pub(super) fn resume(engine: Engine, vault: Arc<Vault>) -> Arc<Self> {
         let leases = Arc::new(Self {
             held: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
             engine,
             vault: Arc::clone(&vault),
@@ -71,17 +76,17 @@ impl Leases {
             by_grace.entry(grace_ms).or_default().push((network, key.endpoint()));
         }
         for (grace_ms, keys) in by_grace {
-            let ticket = leases.take(&keys);
+            let ticket = leases.take(&keys, grace_ms);
             leases.expire_after(Duration::from_millis(grace_ms), ticket);
         }
         leases
     }
 
-    fn take(&self, keys: &[Key]) -> u64 {
+    fn take(&self, keys: &[Key], grace_ms: u64) -> u64 {
         let mut held = lock(&self.held);
         held.last += 1;
         let ticket = held.last;
-        held.tickets.extend(keys.iter().map(|key| (*key, ticket)));
+        held.holds.extend(keys.iter().map(|key| (*key, (ticket, grace_ms))));
         drop(held);
         self.changes.send_modify(|count| *count += 1);
         ticket
@@ -92,11 +97,8 @@ impl Leases {
     /// # Errors
     /// The disk.
     pub(super) async fn untie(&self, network: NetworkId, ids: impl Iterator<Item = EndpointId>) -> Result<(), Problem> {
-        let keys: Vec<Key> = {
-            let held = lock(&self.held);
-            ids.map(|id| (network, id)).filter(|key| held.tickets.contains_key(key)).collect()
-        };
-        self.let_go(keys).await
+        let ids: BTreeSet<_> = ids.collect();
+        self.let_go(|(of, id), _| *of == network && ids.contains(id)).await
     }
 
     /// From now on no endpoint of the network depends on a connection.
@@ -104,25 +106,60 @@ impl Leases {
     /// # Errors
     /// The disk.
     pub(super) async fn untie_all(&self, network: NetworkId) -> Result<(), Problem> {
-        let keys = lock(&self.held).tickets.keys().filter(|(of, _)| *of == network).copied().collect();
-        self.let_go(keys).await
+        self.let_go(|(of, _), _| *of == network).await
     }
 
-    async fn let_go(&self, keys: Vec<Key>) -> Result<(), Problem> {
-        if keys.is_empty() {
+    /// Forgets who holds what `is_over` says, here and on the disk.
+    async fn let_go(&self, is_over: impl Fn(&Key, u64) -> bool) -> Result<(), Problem> {
+        let chosen = || -> BTreeSet<Key> {
+            let held = lock(&self.held);
+            held.holds.iter().filter(|(key, (ticket, _))| is_over(key, *ticket)).map(|(key, _)| *key).collect()
+        };
+        if chosen().is_empty() {
             return Ok(());
         }
-        let (vault, untied) = (Arc::clone(&self.vault), keys.clone());
-        self.on_disk(move || {
-            let untied: Vec<_> = untied.iter().map(|(network, id)| (*network, (*id).into())).collect();
-            vault.lease(&[], &untied)
-        })
-        .await?;
-        let mut held = lock(&self.held);
-        held.tickets.retain(|key, _| !keys.contains(key));
-        drop(held);
+        let _turn = self.turn.lock().await;
+        // Somebody may have taken one over while this waited.
+        let keys = chosen();
+        self.store(&[], &keys).await?;
+        lock(&self.held).holds.retain(|key, _| !keys.contains(key));
         self.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Ties endpoints to a connection on the disk, with their grace, and unties others.
+    async fn store(&self, tied: &[(Key, u64)], untied: &BTreeSet<Key>) -> Result<(), Problem> {
+        let tied: Vec<Lease> =
+            tied.iter().map(|((network, id), grace_ms)| (*network, (*id).into(), *grace_ms)).collect();
+        let untied: Vec<_> = untied.iter().map(|(network, id)| (*network, (*id).into())).collect();
+        let vault = Arc::clone(&self.vault);
+        self.on_disk(move || vault.lease(&tied, &untied)).await
+    }
+
+    /// Ties endpoints to a new connection and writes them; what is refused leaves all as it was.
+    async fn tie(
+        &self,
+        network: NetworkId,
+        endpoints: BTreeMap<EndpointId, Endpoint>,
+        grace_ms: u64,
+    ) -> Result<u64, Problem> {
+        let keys: Vec<Key> = endpoints.keys().map(|id| (network, *id)).collect();
+        let _turn = self.turn.lock().await;
+        let before: BTreeMap<Key, Hold> = {
+            let held = lock(&self.held);
+            keys.iter().filter_map(|key| Some((*key, *held.holds.get(key)?))).collect()
+        };
+        // On the disk first: what is there without its tie would stay for ever.
+        let tied: Vec<_> = keys.iter().map(|key| (*key, grace_ms)).collect();
+        self.store(&tied, &BTreeSet::new()).await?;
+        let endpoints = endpoints.into_iter().map(|(id, endpoint)| (id, Some(endpoint))).collect();
+        if let Err(refused) = self.engine.write(Write::Set { network, endpoints }).await {
+            let tied: Vec<_> = before.iter().map(|(key, (_, grace_ms))| (*key, *grace_ms)).collect();
+            let untied = keys.into_iter().filter(|key| !before.contains_key(key)).collect();
+            self.store(&tied, &untied).await?;
+            return Err(refused.into());
+        }
+        Ok(self.take(&keys, grace_ms))
     }
 
     /// The disk may be slow, and the protocol runs on this thread.
@@ -135,7 +172,7 @@ impl Leases {
 
     fn holds(&self, ticket: u64) -> Vec<Key> {
         let held = lock(&self.held);
-        held.tickets.iter().filter(|(_, holder)| **holder == ticket).map(|(key, _)| *key).collect()
+        held.holds.iter().filter(|(_, (holder, _))| *holder == ticket).map(|(key, _)| *key).collect()
     }
 
     fn expire_after(self: &Arc<Self>, grace: Duration, ticket: u64) {
@@ -157,15 +194,18 @@ impl Leases {
         }
         for (network, ids) in by_network {
             loop {
-                // Whoever took one over meanwhile keeps it.
+                // Nobody takes one over between the look and the write, and whoever did before keeps it.
+                let turn = self.turn.lock().await;
                 let left: Vec<_> =
                     self.holds(ticket).into_iter().filter(|(of, id)| *of == network && ids.contains(id)).collect();
                 let endpoints = left.iter().map(|(_, id)| (*id, None)).collect();
-                match self.engine.write(Write::Set { network, endpoints }).await {
+                let outcome = self.engine.write(Write::Set { network, endpoints }).await;
+                drop(turn);
+                match outcome {
                     Ok(_) => {
                         tracing::info!(%network, endpoints = left.len(), "leased endpoints have gone with their program");
                         // What stays on the disk is looked for in vain by the next life.
-                        let _ = self.let_go(left).await;
+                        let _ = self.let_go(|(of, _), holder| *of == network && holder == ticket).await;
                         break;
                     }
                     Err(super::engine::WriteRefused::Keep(error)) => {
@@ -176,7 +216,7 @@ impl Leases {
                     Err(super::engine::WriteRefused::Stopped(_)) => return,
                     // This node is not attached any more.
                     Err(super::engine::WriteRefused::Write(_)) => {
-                        let _ = self.let_go(left).await;
+                        let _ = self.let_go(|(of, _), holder| *of == network && holder == ticket).await;
                         break;
                     }
                 }
@@ -195,17 +235,15 @@ pub(super) async fn lease(membership: &Membership, request: LeaseRequest) -> Res
     let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
     let endpoints = identified(membership, network, endpoints)?;
     let ids: Vec<_> = endpoints.keys().copied().collect();
-    let keys: Vec<Key> = ids.iter().map(|id| (network, *id)).collect();
-    let leases = Arc::clone(&membership.leases);
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-    let tied: Vec<Lease> = ids.iter().map(|id| (network, (*id).into(), grace_ms)).collect();
-    let vault = Arc::clone(&leases.vault);
-    leases.on_disk(move || vault.lease(&tied, &[])).await?;
-    let ticket = leases.take(&keys);
-    // From here on its end takes the endpoints away.
-    let mut claim = Claim { ticket, grace, changes: leases.changes.subscribe(), leases, first: None, is_over: false };
-    let endpoints = endpoints.into_iter().map(|(id, endpoint)| (id, Some(endpoint))).collect();
-    membership.engine.write(Write::Set { network, endpoints }).await?;
+    // To its end, also if the program goes away meanwhile: a tie has a connection whose end takes the endpoints away.
+    let tying = Arc::clone(&membership.leases);
+    let tied = tokio::spawn(async move {
+        let ticket = tying.tie(network, endpoints, grace_ms).await?;
+        let changes = tying.changes.subscribe();
+        Ok::<_, Problem>(Claim { ticket, grace, changes, leases: tying, first: None, is_over: false })
+    });
+    let mut claim = tied.await.map_err(internal)??;
     claim.first = Some(membership.engine.query(move |node| views(node, network, &ids)).await?);
     Ok(claim.into_answer())
 }
@@ -222,7 +260,7 @@ struct Claim {
     grace: Duration,
     changes: watch::Receiver<u64>,
     leases: Arc<Leases>,
-    first: Option<Vec<Endpoint>>,
+    first: Option<Vec<api::Endpoint>>,
     is_over: bool,
 }
 

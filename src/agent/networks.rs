@@ -38,7 +38,7 @@ impl From<WriteRefused> for Problem {
         let detail = error.to_string();
         let kind = match error {
             WriteRefused::Write(WriteError::Record(_)) => ProblemKind::BadRequest,
-            WriteRefused::Write(WriteError::NotAttached(_)) => ProblemKind::NotFound,
+            WriteRefused::Write(WriteError::NotAttached(_) | WriteError::NoEndpoint(_)) => ProblemKind::NotFound,
             WriteRefused::Write(_) | WriteRefused::Keep(KeepError::Busy) => ProblemKind::Conflict,
             WriteRefused::Keep(KeepError::Disk(_)) | WriteRefused::Stopped(_) => ProblemKind::Internal,
         };
@@ -273,7 +273,21 @@ pub(super) async fn get_endpoint(membership: &Membership, reference: String) -> 
 // ---- writing ---------------------------------------------------------------------------------------------------------
 
 /// Who has what was written.
-async fn seen(membership: &Membership, sight: Option<Sight>, wait: Option<Duration>) -> Result<Seen, Problem> {
+async fn seen(
+    membership: &Membership,
+    scope: Scope,
+    sight: Option<Sight>,
+    wait: Option<Duration>,
+) -> Result<Seen, Problem> {
+    // Nothing was changed: whoever waits still wants to know who has what is there.
+    let owner = membership.trust.me;
+    let latest = move |node: &Node| Sight { scope, owner, version: node.tables().version(scope, owner) };
+    let sight = match sight {
+        None if wait.is_some() => {
+            Some(membership.engine.query(latest).await?).filter(|sight| sight.version != Version::NONE)
+        }
+        sight => sight,
+    };
     let version = sight.map(|sight| format!("{}.{}", sight.version.generation, sight.version.seq));
     let (Some(sight), Some(wait)) = (sight, wait) else { return Ok(Seen { version, ..Seen::default() }) };
     let Confirmation { confirmed, unconfirmed } = membership.engine.confirm(Asked::Table(sight), wait).await?;
@@ -302,7 +316,7 @@ pub(super) async fn attach(
     let (network, name) = membership.engine.query(read).await??;
     let vtep = data_path_addr.unwrap_or(membership.addresses().data_path);
     let sight = membership.engine.write(Write::Attach { network, name, vtep, mac }).await?;
-    let seen = seen(membership, sight, wait).await?;
+    let seen = seen(membership, Scope::Attachments, sight, wait).await?;
     Ok(AttachResponse { network: get_network(membership, network.to_string()).await?, seen })
 }
 
@@ -313,9 +327,9 @@ pub(super) async fn attach(
 pub(super) async fn detach(membership: &Membership, reference: String, query: WaitQuery) -> Result<Seen, Problem> {
     let wait = query.wait.as_deref().map(parse_wait).transpose()?;
     let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
-    membership.leases.untie_all(network).await?;
     let sight = membership.engine.write(Write::Detach(network)).await?;
-    seen(membership, sight, wait).await
+    membership.leases.untie_all(network).await?;
+    seen(membership, Scope::Attachments, sight, wait).await
 }
 
 /// Reads what is to be written, and gives ids to those that have none.
@@ -356,7 +370,7 @@ async fn written(
     ids: Vec<EndpointId>,
     (sight, wait): (Option<Sight>, Option<Duration>),
 ) -> Result<EndpointsResponse, Problem> {
-    let seen = seen(membership, sight, wait).await?;
+    let seen = seen(membership, Scope::Network(network), sight, wait).await?;
     let endpoints = membership.engine.query(move |node| views(node, network, &ids)).await?;
     Ok(EndpointsResponse { endpoints, seen })
 }
@@ -385,10 +399,11 @@ pub(super) async fn set_endpoints(
         return Err(ProblemKind::BadRequest.problem(format!("endpoint {id} is to be both set and removed")));
     }
     let ids: Vec<_> = set.keys().copied().collect();
-    membership.leases.untie(network, ids.iter().chain(&remove).copied()).await?;
+    let changed: Vec<_> = ids.iter().chain(&remove).copied().collect();
     let endpoints = set.into_iter().map(|(id, endpoint)| (id, Some(endpoint)));
     let endpoints = endpoints.chain(remove.into_iter().map(|id| (id, None))).collect();
     let sight = membership.engine.write(Write::Set { network, endpoints }).await?;
+    membership.leases.untie(network, changed.into_iter()).await?;
     written(membership, network, ids, (sight, wait)).await
 }
 
@@ -406,8 +421,8 @@ pub(super) async fn replace_endpoints(
     let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
     let endpoints = identified(membership, network, endpoints)?;
     let ids: Vec<_> = endpoints.keys().copied().collect();
-    membership.leases.untie_all(network).await?;
     let sight = membership.engine.write(Write::Replace { network, endpoints }).await?;
+    membership.leases.untie_all(network).await?;
     written(membership, network, ids, (sight, wait)).await
 }
 
@@ -431,7 +446,7 @@ pub(super) async fn turn(
     query: WaitQuery,
 ) -> Result<EndpointsResponse, Problem> {
     let wait = query.wait.as_deref().map(parse_wait).transpose()?;
-    let (name, endpoint) = membership.engine.query(move |node| find_endpoint(node, &reference)).await??;
+    let (name, _) = membership.engine.query(move |node| find_endpoint(node, &reference)).await??;
     let EndpointName { network, owner, id } = name;
     if owner != membership.trust.me {
         let host = find(members(membership).await?.members, &owner.to_string()).ok().and_then(|member| member.hostname);
@@ -440,24 +455,15 @@ pub(super) async fn turn(
             ProblemKind::Conflict.problem(format!("endpoint {id} is on {host}: only that node changes it; ask there"))
         );
     }
-    let after = match turn {
-        Turn::State(state) => Some(record::Endpoint { state, ..endpoint }),
+    let sight = match turn {
+        Turn::State(state) => membership.engine.write(Write::Turn { network, id, state }).await?,
         Turn::Remove => {
+            let sight = membership.engine.write(Write::Set { network, endpoints: vec![(id, None)] }).await?;
             membership.leases.untie(network, std::iter::once(id)).await?;
-            None
+            sight
         }
     };
-    let sight = membership.engine.write(Write::Set { network, endpoints: vec![(id, after)] }).await?;
-    // Nothing to change: whoever waits still wants to know who has it.
-    let latest = move |node: &Node| {
-        let scope = Scope::Network(network);
-        Sight { scope, owner, version: node.tables().version(scope, owner) }
-    };
-    let sight = match sight {
-        Some(sight) => sight,
-        None => membership.engine.query(latest).await?,
-    };
-    written(membership, network, vec![id], (Some(sight), wait)).await
+    written(membership, network, vec![id], (sight, wait)).await
 }
 
 /// Who has seen a version of a node's table in a network.
@@ -482,7 +488,7 @@ pub(super) async fn who_has_seen(
     if sight.version == Version::NONE {
         return Ok(Seen::default());
     }
-    let mut said = seen(membership, Some(sight), Some(wait)).await?;
+    let mut said = seen(membership, sight.scope, Some(sight), Some(wait)).await?;
     if held >= sight.version && owner != membership.trust.me {
         said.confirmed.push(membership.trust.me);
     }

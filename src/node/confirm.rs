@@ -50,26 +50,26 @@ pub(super) struct Wait {
 
 impl Node {
     /// Begins to ask all members whether they have `have` or something later, and names the question.
-    pub fn handle_confirm(&mut self, now: Now, have: Vec<Have>) -> u32 {
+    pub fn handle_confirm(&mut self, now: Now, have: Vec<Have>) -> Option<u32> {
         self.ask_all(now, Question::Decisions(have))
     }
 
     /// Begins to ask all members whom it concerns whether they have that version of a table or a later one, and names the
     /// question.
-    pub fn handle_sighting(&mut self, now: Now, sight: Sight) -> u32 {
+    pub fn handle_sighting(&mut self, now: Now, sight: Sight) -> Option<u32> {
         self.ask_all(now, Question::Table(sight))
     }
 
-    fn ask_all(&mut self, now: Now, question: Question) -> u32 {
-        while self.waits.len() >= WAITS_MAX {
-            self.waits.pop_first();
+    fn ask_all(&mut self, now: Now, question: Question) -> Option<u32> {
+        if self.waits.len() >= WAITS_MAX {
+            return None;
         }
         let nonce = self.inquiries.next_nonce();
         let pending = self.awaited(&question).collect();
         let confirmed = BTreeSet::new();
         self.waits.insert(nonce, Wait { question, pending, confirmed, asked_up_to: None, again_us: FIRST_US });
         self.timers.submit(now.mono_us + FIRST_US, Timer::Confirm(nonce));
-        nonce
+        Some(nonce)
     }
 
     /// The question is not of interest any more.

@@ -90,6 +90,7 @@ impl Node {
             Write::Attach { network, name, vtep, mac } => draft.attach(generation, network, name, (vtep, mac)),
             Write::Detach(network) => draft.detach(generation, network),
             Write::Set { network, endpoints } => draft.set_endpoints(generation, network, endpoints),
+            Write::Turn { network, id, state } => draft.turn_endpoint(generation, network, id, state),
             Write::Replace { network, endpoints } => draft.replace_endpoints(generation, network, endpoints),
         }?;
         Ok(self.keep_steps(now, outcome))

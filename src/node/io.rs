@@ -8,7 +8,7 @@ use super::config::Config;
 use super::table::Member;
 use super::tables::{Changed, Conflict};
 use crate::record::decision::Decision;
-use crate::record::network::{Endpoint, EndpointId, Mac, NetworkId};
+use crate::record::network::{Endpoint, EndpointId, EndpointState, Mac, NetworkId};
 use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status, Version};
 use crate::wire::Keyring;
 use crate::wire::credential::{Anchor, Credential};
@@ -334,6 +334,15 @@ pub enum Write {
         network: NetworkId,
         /// Which.
         endpoints: Vec<(EndpointId, Option<Endpoint>)>,
+    },
+    /// Change nothing of an endpoint of this node but its state.
+    Turn {
+        /// In which network.
+        network: NetworkId,
+        /// Which.
+        id: EndpointId,
+        /// What it is from now on.
+        state: EndpointState,
     },
     /// Make these all endpoints of this node in a network.
     Replace {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use super::ledger::{Fit, Ledger, Usage};
 use super::tables::{OWNER_BYTES_MAX, OWNER_RECORDS_MAX, Outcome, Tables, WriteError};
-use crate::record::network::{ATTACHMENTS_MAX, Attachment, Endpoint, EndpointId, Mac, NetworkId};
+use crate::record::network::{
+    ATTACHMENTS_MAX, Attachment, Endpoint, EndpointId, EndpointName, EndpointState, Mac, NetworkId,
+};
 use crate::record::{NodeId, Version};
 use crate::wire::table::{Body, Change, Key, Scope, Step};
 
@@ -44,6 +46,22 @@ impl Tables {
     pub fn detach(&mut self, generation: u64, network: NetworkId) -> Result<Outcome, WriteError> {
         self.epoch(network, self.me).ok_or(WriteError::NotAttached(network))?;
         self.write(generation, Scope::Attachments, vec![Change { key: network.into(), body: None }])
+    }
+
+    /// Changes nothing of an endpoint of this node but its state.
+    ///
+    /// # Errors
+    /// [`WriteError::NoEndpoint`].
+    pub fn turn_endpoint(
+        &mut self,
+        generation: u64,
+        network: NetworkId,
+        id: EndpointId,
+        state: EndpointState,
+    ) -> Result<Outcome, WriteError> {
+        let name = EndpointName { network, owner: self.me, id };
+        let endpoint = self.endpoint(name).ok_or(WriteError::NoEndpoint(id))?;
+        self.set_endpoints(generation, network, [(id, Some(Endpoint { state, ..endpoint }))])
     }
 
     /// Sets endpoints of this node, and deletes those that are none.

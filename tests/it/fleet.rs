@@ -21,6 +21,10 @@ use crate::harness::{Node, Ran, command, form, wait_for};
 /// The port of gossip.
 pub(crate) const PORT: u16 = 7946;
 
+/// Larger fleets are told one another's hardware addresses: the kernel has room for about a thousand that were asked for, in
+/// all namespaces together.
+const NEIGHBOURS_ASKED_MAX: usize = 8;
+
 /// Namespaces of one machine. They go with the process in them.
 pub(crate) struct Namespace {
     holder: Child,
@@ -161,6 +165,9 @@ impl Fleet {
         switch.sh("for side in 0 1; do ip link add br$side type bridge; ip link set br$side up; done");
         let hosts = (1..=count).map(|number| host(&switch, number, family)).collect();
         let mut fleet = Self { hosts, switch };
+        if count > NEIGHBOURS_ASKED_MAX {
+            fleet.hosts.iter().for_each(|host| know_neighbours(host, count));
+        }
         fleet.hosts.iter_mut().for_each(|host| host.node.start());
         fleet
     }
@@ -203,6 +210,16 @@ impl Fleet {
     }
 }
 
+fn mac(number: usize) -> String {
+    format!("02:00:0a:82:00:{number:02x}")
+}
+
+fn know_neighbours(host: &Host, count: usize) {
+    let others = (1..=count).filter(|other| *other != host.number);
+    let known = others.map(|other| format!("neigh add {} lladdr {} dev eth1 nud permanent\n", v4(other), mac(other)));
+    host.namespace.sh(&format!("ip -batch - <<'end'\n{}end", known.collect::<String>()));
+}
+
 fn host(switch: &Namespace, number: usize, family: Family) -> Host {
     let namespace = Namespace::new();
     let (name, pid) = (format!("swarm{number}"), namespace.pid());
@@ -223,12 +240,14 @@ fn host(switch: &Namespace, number: usize, family: Family) -> Host {
          mount -t tmpfs run /run
          {private}
          ip addr add 198.51.100.{number}/24 dev eth0
+         ip link set eth1 address {}
          ip link set eth0 up
          ip link set eth1 up
          nft 'table inet faults {{
            chain in {{ type filter hook input priority 0; }}
            chain out {{ type filter hook output priority 0; }}
-         }}'"
+         }}'",
+        mac(number)
     ));
     let entry = namespace.entry();
     let entry: Vec<_> = entry.iter().map(String::as_str).collect();

@@ -96,11 +96,21 @@ fn whoever_disables_knows_who_has_heard() {
     }
     nodes[1].ctl(&["endpoint", "enable", &id]).refused(1, &["is on one", "only that node changes it"]);
     // A node that is stopped cannot have heard, and is named.
-    let third = nodes[2].id();
+    let (second, third) = (nodes[1].id(), nodes[2].id());
     nodes[2].signal(nix::sys::signal::Signal::SIGSTOP);
-    let said = nodes[0].ctl(&["endpoint", "enable", "--wait=300ms", "shop.1"]);
-    assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains(&third) && said.err.contains("have not confirmed it yet"), "{said:?}");
+    // The second time there is nothing to write, and the answer is the same.
+    for _ in 0..2 {
+        let said = nodes[0].ctl(&["endpoint", "enable", "--wait=1s", "shop.1"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains(&third) && said.err.contains("have not confirmed it yet"), "{said:?}");
+        assert!(!said.err.contains(&second), "it has confirmed: {said:?}");
+        let flags = ["--network", "web", "--task", "shop.9", "--address", "10.0.9.9/24", "--wait=1s"];
+        let said = nodes[0].ctl(&[&["endpoint", "set"], &flags[..]].concat());
+        assert!(said.code == 1 && said.err.contains(&third) && !said.err.contains(&second), "{said:?}");
+    }
+    let seen = nodes[0].get("/v1/networks/web/seen?wait=500ms").json();
+    assert_eq!((&seen["confirmed"], &seen["unconfirmed"]), (&serde_json::json!([second]), &serde_json::json!([third])));
+    nodes[0].ctl(&["endpoint", "rm", "shop.9"]).ok();
     nodes[2].signal(nix::sys::signal::Signal::SIGCONT);
     wait_for("three to hear of it after all", || match endpoints(&nodes[2])?.as_slice() {
         [one] if one.state == EndpointState::Enabled => Ok(()),
@@ -321,5 +331,83 @@ async fn a_thousand_endpoints_written_at_once_reach_five_nodes() {
     for node in &nodes {
         assert_eq!(endpoints(node).unwrap().len(), 1_000, "{}", node.name);
         assert!(node.members().unwrap().iter().all(|member| member.status == Status::Ready));
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_endpoints_and_leases_as_they_were() {
+    let nodes = cluster(&["one"]);
+    attach(&[&nodes[0]]);
+    set(&nodes[0], "durable", "10.0.9.5/24");
+    let client = client(&nodes[0]).await;
+    let request = |task: &str, address: &str| LeaseRequest {
+        network: "web".to_owned(),
+        endpoints: vec![spec(task, address)],
+        grace: Some("0s".to_owned()),
+    };
+    // A lease that breaks a limit takes nothing over, and its end takes nothing away.
+    assert!(client.lease(&request("durable", "127.0.0.1/8")).await.is_err());
+    let lease = client.lease(&request("leased", "10.0.9.6/24")).await.unwrap();
+    assert!(client.lease(&request("leased", "127.0.0.1/8")).await.is_err());
+    // Nor does a write that is refused untie what it names, or anything else.
+    for body in [
+        r#"{"set":[{"task":"leased","addresses":["127.0.0.1/8"]}]}"#,
+        r#"{"set":[{"task":"leased","ports":[{"published":8080,"target":0}]}]}"#,
+    ] {
+        assert_eq!(nodes[0].post("/v1/networks/web/endpoints", body).status, 400);
+    }
+    list_tasks(&[&nodes[0]], &["durable", "leased"]);
+    drop(lease);
+    list_tasks(&[&nodes[0]], &["durable"]);
+}
+
+#[tokio::test]
+async fn whoever_takes_a_lease_over_as_it_ends_keeps_it() {
+    let nodes = cluster(&["one"]);
+    attach(&[&nodes[0]]);
+    let client = client(&nodes[0]).await;
+    let request = LeaseRequest {
+        network: "web".to_owned(),
+        endpoints: vec![spec("shop.1", "10.0.9.5/24")],
+        grace: Some("0s".to_owned()),
+    };
+    for pause_us in (0..6_000).step_by(300) {
+        drop(client.lease(&request).await.unwrap());
+        tokio::time::sleep(Duration::from_micros(pause_us)).await;
+        let lease = client.lease(&request).await.unwrap();
+        // Whatever the end of the first one did has been done before this write.
+        nodes[0].ctl(&["endpoint", "set", "--network", "web", "--task", "other", "--address", "10.0.9.6/24"]).ok();
+        list_tasks(&[&nodes[0]], &["other", "shop.1"]);
+        drop(lease);
+        list_tasks(&[&nodes[0]], &["other"]);
+        nodes[0].ctl(&["endpoint", "rm", "other"]).ok();
+    }
+}
+
+#[test]
+fn turning_an_endpoint_changes_nothing_else_of_it() {
+    let nodes = cluster(&["one"]);
+    attach(&[&nodes[0]]);
+    let one = &nodes[0];
+    let write = |label: usize| {
+        let body = format!(r#"{{"set":[{{"task":"shop.1","addresses":["10.0.9.5/24"],"labels":{{"v":"{label}"}}}}]}}"#);
+        assert_eq!(one.post("/v1/networks/web/endpoints", &body).status, 200);
+    };
+    let id = {
+        write(0);
+        endpoints(one).unwrap()[0].id.to_string()
+    };
+    for round in 1..=30 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(round));
+            scope.spawn(|| one.post(&format!("/v1/endpoints/{id}/disable"), "").status);
+        });
+        assert_eq!(endpoints(one).unwrap()[0].labels["v"], round.to_string(), "a write was undone");
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(one.post(&format!("/v1/endpoints/{id}/remove"), "").status, 200));
+            scope.spawn(|| one.post(&format!("/v1/endpoints/{id}/enable"), "").status);
+        });
+        assert!(endpoints(one).unwrap().is_empty(), "what was removed is back");
+        write(round);
     }
 }

@@ -100,8 +100,12 @@ impl World {
         self.rulings.questions.push(question);
         let place = self.rulings.questions.len() - 1;
         let now = self.host(host).now(at_us);
-        let nonce =
-            self.host_mut(host).node.as_mut().and_then(Brain::gossipd_mut).map(|node| node.handle_confirm(now, have));
+        let nonce = self
+            .host_mut(host)
+            .node
+            .as_mut()
+            .and_then(Brain::gossipd_mut)
+            .and_then(|node| node.handle_confirm(now, have));
         if let Some((question, nonce)) = self.rulings.questions.get_mut(place).zip(nonce) {
             question.nonce = nonce;
         }

@@ -500,7 +500,7 @@ fn who_has_seen_it_is_known_without_waiting_for_long() {
     world.deaf.insert(4);
     let sight = world.set(0, 1, Some(web(5))).unwrap();
     let now = world.now();
-    let nonce = world.node_mut(0).handle_sighting(now, sight);
+    let nonce = world.node_mut(0).handle_sighting(now, sight).unwrap();
     world.flush(0);
     world.run_for(15 * MS);
     assert_eq!(world.node(0).unconfirmed(nonce), Some(vec![id(4)]));
