@@ -136,7 +136,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<Daemon>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, daemon: &Arc<Daemon>) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, daemon).await.map_err(|e| rejected(e.status(), e.body_text()))?;
+        let bytes = Bytes::from_request(request, daemon).await.map_err(|e| match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                rejected(e.status(), "the request is too large: write it in several requests".to_owned())
+            }
+            status => rejected(status, e.body_text()),
+        })?;
         let bad = |error: String| ProblemKind::BadRequest.problem(format!("request body: {error}"));
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         // serde would take an array for an object, field by field.

@@ -309,11 +309,13 @@ pub(super) async fn attach(
     let cluster = membership.trust.stored().cluster_id;
     let read = move |node: &Node| -> Result<_, Problem> {
         let id = network_id(node, cluster, &reference)?;
-        let own = node.tables().attachment(id, node.identity().id).map(|own| own.name);
+        // What is not said stays as it was.
+        let own = node.tables().attachment(id, node.identity().id);
+        let (own, own_mac) = own.map_or((None, None), |own| (Some(own.name), own.mac));
         let others = || names(node).remove(&id)?.into_iter().next();
-        Ok((id, name.or(own).or_else(others).unwrap_or(reference)))
+        Ok((id, name.or(own).or_else(others).unwrap_or(reference), mac.or(own_mac)))
     };
-    let (network, name) = membership.engine.query(read).await??;
+    let (network, name, mac) = membership.engine.query(read).await??;
     let vtep = data_path_addr.unwrap_or(membership.addresses().data_path);
     let sight = membership.engine.write(Write::Attach { network, name, vtep, mac }).await?;
     let seen = seen(membership, Scope::Attachments, sight, wait).await?;

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
@@ -234,12 +234,27 @@ fn token_from_environment(value: Option<OsString>) -> Result<String, Failure> {
 pub(super) fn read_file(path: &Path, what: &str, bytes_max: u64) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
-        io::stdin().lock().take(bytes_max).read_to_string(&mut text)
+        io::stdin().lock().take(bytes_max + 1).read_to_string(&mut text)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(bytes_max).read_to_string(&mut text))
+        std::fs::File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text))
     };
-    read.map_err(|error| Failure::new(Exit::Failed, format!("cannot read {what} from {}: {error}", path.display())))?;
+    let failed = |why: String| Failure::new(Exit::Failed, format!("cannot read {what} from {}: {why}", path.display()));
+    read.map_err(|error| failed(error.to_string()))?;
+    if text.len() as u64 > bytes_max {
+        return Err(failed(format!("it has more than {bytes_max} bytes")));
+    }
     Ok(text)
+}
+
+/// A duration after a bare `--wait` would be taken for a name, or for the beginning of somebody's id.
+pub(super) fn refuse_duration(references: &[String], wait: Option<Duration>) -> Result<(), Failure> {
+    match references.first().filter(|first| wait.is_some() && humantime::parse_duration(first).is_ok()) {
+        Some(first) => Err(Failure::new(
+            Exit::Usage,
+            format!("{first:?} is a duration, and would be taken for a name: write --wait={first}"),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {

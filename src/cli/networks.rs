@@ -20,7 +20,7 @@ use crate::record::NodeId;
 use crate::record::network::{EndpointId, EndpointState, Protocol, PublishMode};
 
 /// Largest file that endpoints are read from, in bytes: as much as the daemon takes.
-const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 const SET_EXAMPLES: &str = "\
 Examples:
@@ -419,6 +419,7 @@ fn read(path: &Path) -> Result<Vec<EndpointSpec>, Failure> {
 
 async fn turn(socket: &Path, turn: EndpointTurn, args: TurnArgs) -> Result<Outcome, Failure> {
     let TurnArgs { waiting, endpoints } = args;
+    super::ctl::refuse_duration(&endpoints, waiting.wait)?;
     let client = Client::connect(socket).await?;
     let mut outcome = Outcome::default();
     for reference in &endpoints {

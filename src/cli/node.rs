@@ -79,6 +79,7 @@ async fn decide(
     why: &Why,
     done: impl Fn(&str) -> String,
 ) -> Result<Outcome, Failure> {
+    super::ctl::refuse_duration(nodes, why.wait)?;
     let Why { reason, deadline, wait } = why;
     let request = UpdateRequest { reason: reason.clone(), deadline: deadline.clone(), ..request.clone() };
     let client = Client::connect(socket).await?;

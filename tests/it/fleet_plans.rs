@@ -72,7 +72,7 @@ struct Real {
     detect_us: Vec<u64>,
     /// From a goodbye to `left` at the last of the others, in microseconds.
     leave_max_us: Option<u64>,
-    /// From the end of the last fault until all that run list one another as ready, in microseconds.
+    /// From the end of the last fault until all that run list one another as ready, in microseconds; none: none has ended.
     heal_us: Option<u64>,
 }
 
@@ -205,7 +205,8 @@ fn carry_out(name: &str) {
         all.map(|(_, host)| &host.node).collect::<Vec<_>>()
     };
     all_ready(&living());
-    run.real.heal_us = Some(micros(healed.elapsed()));
+    let heals = plan.faults.iter().any(|fault| fault.until_us.is_some());
+    run.real.heal_us = heals.then(|| micros(healed.elapsed()));
     let touched: Vec<_> = plan.faults.iter().flat_map(|fault| &fault.hosts).copied().collect();
     let names: Vec<_> = touched.iter().map(|host| run.fleet.hosts[*host].node.name.as_str()).collect();
     for (at, stream) in run.streams.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Query, RawQuery, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use utoipa::OpenApi;
@@ -56,6 +56,9 @@ pub(super) const ROUTES: [(&str, &str); 13] = [
     ("post", "/v1/lease"),
 ];
 
+/// Largest request: all that one node may have, as JSON.
+const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 pub(super) fn router() -> Router<Arc<Daemon>> {
     Router::new()
         .route("/v1/networks", get(list_networks))
@@ -70,6 +73,7 @@ pub(super) fn router() -> Router<Arc<Daemon>> {
         .route("/v1/endpoints/{reference}/enable", post(enable))
         .route("/v1/endpoints/{reference}/remove", post(remove))
         .route("/v1/lease", post(take_lease))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 /// A query whose keys are all known.
