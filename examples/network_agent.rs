@@ -215,8 +215,10 @@ struct Agent {
     options: Options,
     /// What was printed last, when nothing is run.
     printed: State,
-    /// What nftables was given last. Not read back: what is there at the start is replaced, whatever it is.
+    /// What nftables was given last.
     published: Option<BTreeMap<Publication, BTreeSet<SocketAddr>>>,
+    /// How it listed that: what it lists otherwise, or not at all, is given again as a whole.
+    listed: Option<String>,
     notes: BTreeSet<String>,
 }
 
@@ -294,9 +296,15 @@ impl Agent {
                 outcome = outcome.and(done.map(drop));
             }
         }
+        let name = format!("gossipd_{device}");
+        let list = || if apply { run("nft", &["list", "table", "inet", &name], "").ok() } else { None };
+        if self.listed != list() {
+            self.published = None;
+        }
         if self.published.as_ref() != Some(&want.published) {
             if apply {
                 run("nft", &["-f", "-"], &ruleset(&want.published, &device))?;
+                self.listed = list();
             }
             print_published(self.published.as_ref(), &want.published);
             self.published = Some(want.published.clone());
@@ -330,7 +338,7 @@ async fn main() -> Result<()> {
     let mut updates = client.watch(watched);
     let mut table = NetworkTable::default();
     let mut is_whole = false;
-    let mut agent = Agent { options, printed: State::default(), published: None, notes: BTreeSet::new() };
+    let mut agent = Agent { options, printed: State::default(), published: None, listed: None, notes: BTreeSet::new() };
     let mut due = Instant::now() + LOOK_AGAIN;
     loop {
         if due <= Instant::now() {

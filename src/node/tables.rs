@@ -34,7 +34,7 @@ use super::ledger::{Fit, Ledger, Turn};
 use super::mutant::Mutant;
 use super::parked::Parked;
 pub use super::parked::{PARKED_BYTES_MAX, PARKED_MAX, PARKED_PER_TABLE_MAX};
-use crate::record::network::{self, ATTACHMENTS_MAX, Attachment, Endpoint, EndpointName, NetworkError, NetworkId};
+use crate::record::network::{ATTACHMENTS_MAX, Attachment, Endpoint, EndpointName, NetworkError, NetworkId};
 use crate::record::{NodeId, Version};
 use crate::wire::table::{Body, CHANGES_MAX, Change, Key, Scope, Step};
 
@@ -107,7 +107,7 @@ pub enum WriteError {
     NotAttached(NetworkId),
     /// There is no such endpoint.
     #[error("this node has no endpoint {0} any more")]
-    NoEndpoint(network::EndpointId),
+    NoEndpoint(crate::record::network::EndpointId),
     /// There are too many attachments.
     #[error("this node is attached to {ATTACHMENTS_MAX} networks: no more are allowed")]
     TooManyNetworks,

@@ -261,6 +261,8 @@ fn an_agent_that_was_killed_finds_what_has_changed(machines: &mut [Machine]) {
     let before = machines[0].programmed();
     machines[0].agent.kill();
     machines[1].namespace.run("ip addr add 10.0.9.22/24 dev vx0");
+    // As when somebody reloads the firewall: it is there again with the next look.
+    machines[2].namespace.run("nft delete table inet gossipd_vx0");
     machines[1].set("shop.2", "10.0.9.22/24");
     let now = [(0, "10.0.9.1", true), (1, "10.0.9.22", true), (2, "10.0.9.3", true)];
     machines[2].becomes(&expected(machines, 2, &now));
@@ -297,7 +299,7 @@ fn a_daemon_that_was_killed_takes_nothing_along(machines: &mut [Machine], left: 
 fn an_agent_that_was_too_slow_begins_anew(machines: &mut [Machine]) {
     let Machine { agent, node, .. } = &machines[0];
     agent.signal(Signal::SIGSTOP);
-    // More than the daemon keeps: 4 MB.
+    // More than the daemon keeps: 8 MiB.
     for n in 0..120 {
         let text = format!("{n:03}").repeat(8_000);
         let labels = serde_json::json!({ "a": text, "b": text });
