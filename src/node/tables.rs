@@ -1,8 +1,7 @@
 //! All tables that a node holds: everybody's attachments, and the endpoints of the networks that it is attached to.
 //!
 //! A table belongs to one owner and lies in one [`Scope`]; how it is numbered and merged stands in `ledger`. This module
-//! decides whose word counts, what is held, what is shown, and how much of it; `compare` finds what two nodes lack of each
-//! other. All of it is pure: steps in, changes and news out.
+//! decides whose word counts, what is held and shown, and how much; `compare` finds what two nodes lack. All of it is pure.
 //!
 //! # Whose word counts
 //! Only an owner makes versions of its tables. What it says itself ([`Source::Owner`]: the sender of a sealed datagram, the

@@ -177,6 +177,7 @@ fn the_daemon_describes_its_api() {
         "/v1/leader",
         "/v1/self/metadata",
         "/v1/decisions",
+        "/v1/doctor",
         "/v1/endpoints",
         "/v1/endpoints/{reference}",
         "/v1/endpoints/{reference}/disable",
