@@ -180,6 +180,19 @@ fn r10_a_mute_host_is_down_and_harms_nobody() {
     }
 }
 
+#[test]
+fn a_host_whose_link_is_down_is_down_and_harms_nobody() {
+    if !is_possible() {
+        return;
+    }
+    let fleet = Fleet::formed(4);
+    let streams = fleet.watch_members();
+    fleet.set_link(2, "down");
+    others(&streams, &[2]).for_each(|stream| _ = stream.sees(&fleet.hosts[2].node.name, "down"));
+    fleet.set_link(2, "up");
+    ends_well(&fleet, &streams, &[2]);
+}
+
 /// What a daemon says of decisions, attachments and endpoints.
 fn content(node: &Node) -> Result<String, String> {
     let decisions = node.get("/v1/decisions").json();
