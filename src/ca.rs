@@ -6,8 +6,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::rand;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
-use aws_lc_rs::{digest, rand};
 use pki_types::PrivatePkcs8KeyDer;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -15,7 +15,7 @@ use rcgen::{
 };
 
 use crate::record::{ClusterId, NodeId, Role};
-use crate::wire::credential::{Certified, SERVER_NAME};
+use crate::wire::credential::{Certified, SERVER_NAME, ca_tag};
 
 /// Validity of a certificate when nobody says otherwise: 90 days, as swarm's.
 pub const CERT_EXPIRY_DEFAULT: Duration = Duration::from_secs(2_160 * 3_600);
@@ -45,13 +45,6 @@ pub fn random<const N: usize>() -> Result<[u8; N], CaError> {
     let mut bytes = [0_u8; N];
     rand::fill(&mut bytes).map_err(|_| CaError::Randomness)?;
     Ok(bytes)
-}
-
-/// SHA-256 of a CA's certificate: what a join token pins.
-pub fn ca_digest(certificate: &[u8]) -> [u8; 32] {
-    let mut out = [0_u8; 32];
-    out.iter_mut().zip(digest::digest(&digest::SHA256, certificate).as_ref()).for_each(|(slot, byte)| *slot = *byte);
-    out
 }
 
 /// A node's private key.
@@ -138,10 +131,12 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn ca_params(cluster: ClusterId, now: SystemTime) -> CertificateParams {
+/// Each CA of a cluster has a name of its own, by its key: so a certificate of an unknown one is found to be that.
+fn ca_params(cluster: ClusterId, key: &KeyPair, now: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, "gossipd CA");
+    let tag = ca_tag(key.public_key_raw());
+    name.push(DnType::CommonName, format!("gossipd CA {tag:08x}"));
     name.push(DnType::OrganizationName, cluster.to_string());
     params.distinguished_name = name;
     params.not_before = (now - BACKDATE).into();
@@ -158,7 +153,7 @@ impl Authority {
     /// [`CaError`] without randomness.
     pub fn create(cluster: ClusterId, key: NodeKey, now: SystemTime) -> Result<(Vec<u8>, Vec<u8>, Self), CaError> {
         let NodeKey(key) = key;
-        let params = ca_params(cluster, now);
+        let params = ca_params(cluster, &key, now);
         let certificate = params.self_signed(&key)?.der().to_vec();
         let key_der = key.serialize_der();
         Ok((certificate, key_der, Self { issuer: Issuer::new(params, key), cluster }))
@@ -170,7 +165,7 @@ impl Authority {
     /// [`CaError`] when the key is damaged.
     pub fn load(cluster: ClusterId, key_der: &[u8], now: SystemTime) -> Result<Self, CaError> {
         let NodeKey(key) = NodeKey::from_der(key_der)?;
-        Ok(Self { issuer: Issuer::new(ca_params(cluster, now), key), cluster })
+        Ok(Self { issuer: Issuer::new(ca_params(cluster, &key, now), key), cluster })
     }
 
     /// Certifies that `public_key` belongs to `id` with `role`. `issued_ms`, milliseconds since the Unix epoch, is `now`, or
@@ -216,21 +211,27 @@ pub(crate) mod fixture {
         UNIX_EPOCH + Duration::from_millis(unix_ms)
     }
 
-    fn authority(cluster: ClusterId, unix_ms: u64) -> (Vec<u8>, Authority) {
-        let key = NodeKey::from_seed(&[1; 32]).unwrap();
+    /// The certificate of the cluster's `n`th CA, from 1, and the CA.
+    pub(crate) fn authority(cluster: ClusterId, n: u8, unix_ms: u64) -> (Vec<u8>, Authority) {
+        let key = NodeKey::from_seed(&[n; 32]).unwrap();
         let (certificate, _, authority) = Authority::create(cluster, key, at(unix_ms)).unwrap();
         (certificate, authority)
     }
 
     pub(crate) fn anchor(cluster: ClusterId, unix_ms: u64) -> Anchor {
-        Anchor::new(&authority(cluster, unix_ms).0).unwrap()
+        Anchor::new(&authority(cluster, 1, unix_ms).0).unwrap()
     }
 
     pub(crate) fn credential(cluster: ClusterId, id: NodeId, role: Role, unix_ms: u64) -> Credential {
+        credential_of(1, cluster, id, role, unix_ms)
+    }
+
+    /// A certificate of the cluster's `n`th CA.
+    pub(crate) fn credential_of(n: u8, cluster: ClusterId, id: NodeId, role: Role, unix_ms: u64) -> Credential {
         let mut seed = [2; 32];
         seed[..16].copy_from_slice(id.as_bytes());
         let key = NodeKey::from_seed(&seed).unwrap();
-        let (_, authority) = authority(cluster, unix_ms);
+        let (_, authority) = authority(cluster, n, unix_ms);
         let issued =
             authority.issue(id, role, key.public().unwrap(), CERT_EXPIRY_DEFAULT, at(unix_ms), unix_ms).unwrap();
         Credential::new(&issued.certificate, &key.to_der()).unwrap()

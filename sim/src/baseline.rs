@@ -493,7 +493,7 @@ mod tests {
                 addr,
                 record: host::record("n", Role::Worker, addr, now(self.now_us)),
                 keyring: Keyring::new(1, [(1, [0; 32])]).unwrap(),
-                anchor: issuer.anchor(),
+                anchors: issuer.anchor().into(),
                 credential: issuer.credential(id(n), Role::Worker, 0),
                 decisions: Vec::new(),
                 tables: Vec::new(),

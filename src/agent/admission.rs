@@ -19,6 +19,7 @@ use crate::node::{Command, Node, Peer};
 use crate::record::decision::{DecisionKey, Register, Subject, TokenLimits, Verdict};
 use crate::record::{NodeId, Role};
 use crate::wire::admission::{ManagerSecrets, Reply, Request, possession};
+use crate::wire::credential::ca_digest;
 
 /// Managers that a worker names.
 const MANAGERS_NAMED: usize = 8;
@@ -43,13 +44,13 @@ pub(super) async fn answer(
         Ok(Request::Join { node_id, secret, public_key, proof }) => {
             join(trust, engine, node_id, &secret, public_key, &proof).await
         }
-        Ok(Request::Renew { public_key, proof }) => match peer {
+        Ok(Request::Renew { public_key, proof, ca }) => match peer {
             None => Reply::Refused("only a member can renew a certificate".to_owned()),
-            Some(peer) => renew_for(trust, engine, peer, public_key, &proof).await,
+            Some(peer) => renew_for(trust, engine, peer, &ca, (public_key, &proof)).await,
         },
         Ok(Request::ManagerSync { tokens }) => match peer {
             Some(peer) if is_manager(engine, peer).await => match trust.merge_tokens(tokens) {
-                Ok(tokens) => Reply::Tokens(tokens),
+                Ok(tokens) => Reply::Secrets { tokens, cas: trust.ca_secrets() },
                 Err(error) => Reply::Refused(error.to_string()),
             },
             _ => Reply::Refused("only a manager may ask for tokens".to_owned()),
@@ -74,7 +75,13 @@ async fn is_manager(engine: &Engine, Peer { id, role }: Peer) -> bool {
 }
 
 /// A new certificate for a member, with the role that was decided for it.
-async fn renew_for(trust: &Trust, engine: &Engine, peer: Peer, public_key: [u8; 32], proof: &[u8]) -> Reply {
+async fn renew_for(
+    trust: &Trust,
+    engine: &Engine,
+    peer: Peer,
+    ca: &[u8; 32],
+    (public_key, proof): ([u8; 32], &[u8]),
+) -> Reply {
     let asked = engine.query(move |node| (node.removal(peer.id).is_some(), node.decided(peer.id)));
     let Ok((is_removed, decided)) = asked.await else {
         return Reply::Refused("the manager is shutting down; try another one".to_owned());
@@ -84,7 +91,7 @@ async fn renew_for(trust: &Trust, engine: &Engine, peer: Peer, public_key: [u8; 
     }
     let decided_ms = decided.role.as_ref().map_or(0, |decision| decision.stamp.at.ms());
     let role = decided.role().unwrap_or(peer.role);
-    match trust.renew(peer.id, (role, decided_ms), public_key, proof, SystemTime::now()) {
+    match trust.renew(peer.id, (role, decided_ms), ca, public_key, proof, SystemTime::now()) {
         Ok((Issued { certificate, expires_at_ms }, manager)) => Reply::Renewed { certificate, expires_at_ms, manager },
         Err(error) => Reply::Refused(error.to_string()),
     }
@@ -282,32 +289,50 @@ async fn ask_member(trust: &Trust, addr: SocketAddr, request: &Request) -> Resul
     Ok((peer, reply))
 }
 
-/// Renews this node's certificate, with the role that was decided for it: a manager that stays one does it itself, others
-/// ask the managers in turn.
+/// A certificate just got, its key, and for managers what managers know.
+type Certificate = (NodeKey, Issued, Option<ManagerSecrets>);
+
+/// Renews this node's certificate, with the role that was decided for it.
 ///
 /// # Errors
 /// A text for the log; the old certificate stays in force.
 pub(super) async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> {
+    let (key, issued, secrets) = get_certificate(trust, engine, &trust.stored().ca_certificate).await?;
+    trust.install(&key, issued, secrets, SystemTime::now()).map_err(|e| e.to_string())?;
+    tell_certificate(trust, engine).await
+}
+
+/// Gets a certificate of another CA, and holds it ready.
+///
+/// # Errors
+/// A text for the log; nothing has changed.
+pub(super) async fn get_ready(trust: &Trust, engine: &Engine, ca_certificate: &[u8]) -> Result<(), String> {
+    let (key, issued, _) = get_certificate(trust, engine, ca_certificate).await?;
+    trust.hold_ready(ca_certificate.to_vec(), &key, issued, SystemTime::now()).map_err(|e| e.to_string())?;
+    tell_certificate(trust, engine).await
+}
+
+/// A manager that stays one and has the CA's key issues its certificate itself, others ask the managers in turn.
+async fn get_certificate(trust: &Trust, engine: &Engine, ca_certificate: &[u8]) -> Result<Certificate, String> {
+    let ca = ca_digest(ca_certificate);
     let key = NodeKey::generate().map_err(|e| e.to_string())?;
     let public_key = key.public().ok_or("no usable key")?;
-    let proof = key.sign(&possession(&trust.ca_digest(), trust.me)).map_err(|e| e.to_string())?;
+    let proof = key.sign(&possession(&ca, trust.me)).map_err(|e| e.to_string())?;
     let now = SystemTime::now();
     let me = trust.me;
     let decided = engine.query(move |node| node.decided(me)).await.map_err(|e| e.to_string())?;
-    if trust.role() == Role::Manager && decided.role() != Some(Role::Worker) {
-        let decided_ms = decided.role.as_ref().map_or(0, |decision| decision.stamp.at.ms());
-        let (issued, _) =
-            trust.renew(me, (Role::Manager, decided_ms), public_key, &proof, now).map_err(|e| e.to_string())?;
-        return put_in_force(trust, engine, &key, issued, None).await;
+    if trust.role() == Role::Manager && decided.role() != Some(Role::Worker) && trust.has_ca_key(ca_certificate) {
+        let role = (Role::Manager, decided.role.as_ref().map_or(0, |decision| decision.stamp.at.ms()));
+        let (issued, _) = trust.renew(me, role, &ca, public_key, &proof, now).map_err(|e| e.to_string())?;
+        return Ok((key, issued, None));
     }
-    let request = Request::Renew { public_key, proof };
+    let request = Request::Renew { public_key, proof, ca };
     let managers = engine.query(|node| node.managers()).await.map_err(|e| e.to_string())?;
     let mut last = "no manager is known".to_owned();
     for (_, addr) in managers {
         match ask_member(trust, addr, &request).await {
             Ok((_, Reply::Renewed { certificate, expires_at_ms, manager })) if expires_at_ms > unix_ms(now) => {
-                let issued = Issued { certificate, expires_at_ms };
-                return put_in_force(trust, engine, &key, issued, manager).await;
+                return Ok((key, Issued { certificate, expires_at_ms }, manager));
             }
             Ok((_, Reply::Refused(reason))) => last = format!("{addr} refused: {reason}"),
             Ok(_) => last = format!("{addr} gave an unexpected answer"),
@@ -317,16 +342,14 @@ pub(super) async fn renew(trust: &Trust, engine: &Engine) -> Result<(), String> 
     Err(last)
 }
 
-async fn put_in_force(
-    trust: &Trust,
-    engine: &Engine,
-    key: &NodeKey,
-    issued: Issued,
-    secrets: Option<ManagerSecrets>,
-) -> Result<(), String> {
-    trust.install(key, issued, secrets, SystemTime::now()).map_err(|e| e.to_string())?;
+/// Signs with the certificate that is in force now, and tells others of it.
+///
+/// # Errors
+/// The daemon is stopping.
+pub(super) async fn tell_certificate(trust: &Trust, engine: &Engine) -> Result<(), String> {
     let mut details = engine.query(|node| node.details()).await.map_err(|e| e.to_string())?;
     details.certificate_expires_at_ms = trust.stored().certificate_expires_at_ms;
+    (details.certificate_ca, details.reserve_ca) = trust.ca_tags();
     for command in [Command::Credential(trust.credential()), Command::Describe(Box::new(details))] {
         engine.command(command).await.map_err(|e| e.to_string())?;
     }
@@ -347,9 +370,10 @@ pub(super) async fn sync_managers(trust: &Arc<Trust>, engine: &Engine) -> Vec<No
             let _place = at_once.acquire().await;
             let confirmed = match tokio::time::timeout(Duration::from_secs(5), ask_member(&trust, addr, &request)).await
             {
-                Ok(Ok((peer, Reply::Tokens(theirs)))) => {
-                    if let Err(error) = trust.merge_tokens(theirs) {
-                        tracing::warn!(%error, "another manager's tokens could not be stored");
+                Ok(Ok((peer, Reply::Secrets { tokens, cas }))) => {
+                    if let Err(error) = trust.merge_tokens(tokens).and_then(|_| trust.merge_cas(cas, SystemTime::now()))
+                    {
+                        tracing::warn!(%error, "what another manager knows could not be stored");
                     }
                     peer.id == id
                 }

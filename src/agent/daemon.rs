@@ -375,7 +375,7 @@ impl Daemon {
             addr: addresses.advertise,
             record: self.own_record(&stored, addresses, generation),
             keyring: trust.keyring(),
-            anchor: trust.anchor(),
+            anchors: trust.anchors(),
             credential: trust.credential(),
             decisions,
             tables,

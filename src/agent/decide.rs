@@ -171,7 +171,7 @@ async fn confirm(
     let Some(wait) = wait else { return Ok(Vec::new()) };
     let have = signed.iter().filter_map(|signed| {
         let decision = signed.decision().ok()?;
-        Some(Have { slot: signed.slot()?, stamp: decision.stamp })
+        Some(Have { slot: signed.slot()?, stamp: decision.stamp, ca: 0 })
     });
     let said = membership.engine.confirm(Asked::Decisions(have.collect()), wait).await?;
     Ok(said.unconfirmed)

@@ -579,6 +579,9 @@ async fn exchange(
     let config = Arc::clone(&trust.configs().client);
     let failed = |error: StreamError| {
         tracing::debug!(%to, %error, "exchange failed");
+        if matches!(error, StreamError::UnknownCa) {
+            trust.note_unknown_ca();
+        }
         error.outcome()
     };
     let connection = Connection::open(to, config, patience).await.map_err(failed)?;

@@ -1,5 +1,6 @@
 //! The local API over HTTP: routes, who may write, and problems as answers. What is said is defined in `api`.
 
+mod ca;
 mod networks;
 mod openapi;
 
@@ -199,6 +200,7 @@ struct Document;
 /// The OpenAPI document as JSON.
 fn document() -> String {
     let mut document = Document::openapi();
+    document.merge(ca::Document::openapi());
     document.merge(networks::Document::openapi());
     Precise.modify(&mut document);
     document.to_pretty_json().unwrap_or_default()
@@ -228,7 +230,7 @@ const ROUTES: [(&str, &str); 19] = [
 ];
 
 fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ROUTES.into_iter().chain(networks::ROUTES)
+    ROUTES.into_iter().chain(ca::ROUTES).chain(networks::ROUTES)
 }
 
 fn router(daemon: Arc<Daemon>) -> Router {
@@ -252,6 +254,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/health", get(health))
         .route("/openapi.json", get(openapi_json))
         .route("/metrics", get(metrics_text))
+        .merge(ca::router())
         .merge(networks::router())
         .fallback(|uri: axum::http::Uri| async move {
             let known = routes().map(|(_, path)| path.to_owned()).collect();

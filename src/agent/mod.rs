@@ -9,6 +9,7 @@
 //! | `stream`, `server`, `admission` | TCP: requests between nodes, and how a stranger gets in |
 //! | `engine`, `clock` | the one task that owns the protocol core, and its time |
 //! | `daemon`, `own`, `upkeep` | membership's life: resume, init, join, leave; what this node says of itself; what is done from time to time |
+//! | `rotate_ca` | changing the cluster's CA, step by step |
 //! | `roam` | which addresses are wanted, and what to do when they change |
 //! | `socket`, `http`, `view`, `decide`, `doctor` | the local API |
 //! | `networks`, `network_view`, `lease` | networks and endpoints: reads, writes, and those that last as long as a connection |
@@ -46,6 +47,7 @@ mod networks;
 mod notify;
 mod own;
 mod roam;
+mod rotate_ca;
 mod server;
 mod socket;
 mod state;

@@ -10,6 +10,7 @@ use super::trust::lock;
 use crate::api::{Problem, ProblemKind};
 use crate::node::Command;
 use crate::record::{Details, NodeRecord};
+use crate::wire::credential::ca_tag;
 
 impl Daemon {
     /// What this node says of itself beside what gossip needs.
@@ -22,6 +23,8 @@ impl Daemon {
             memory_bytes,
             labels: self.settings.labels.clone(),
             metadata: lock(&self.state).metadata(),
+            certificate_ca: ca_tag(&stored.ca_certificate),
+            reserve_ca: stored.reserve.as_ref().map_or(0, |reserve| ca_tag(&reserve.ca_certificate)),
         }
     }
 

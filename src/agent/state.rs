@@ -91,12 +91,48 @@ pub(super) struct StoredKey {
     pub key: [u8; 32],
 }
 
+/// A CA that is trusted.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredAnchor {
+    /// DER.
+    #[serde(with = "hex::bytes")]
+    pub certificate: Vec<u8>,
+}
+
+/// A CA with its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredCa {
+    /// DER.
+    #[serde(with = "hex::bytes")]
+    pub certificate: Vec<u8>,
+    /// PKCS#8 DER.
+    #[serde(with = "hex::bytes")]
+    pub key: Vec<u8>,
+}
+
+/// A certificate of a new CA, to be shown when all others have one too.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredReserve {
+    /// The CA's certificate, DER.
+    #[serde(with = "hex::bytes")]
+    pub ca_certificate: Vec<u8>,
+    /// This node's certificate, DER.
+    #[serde(with = "hex::bytes")]
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS#8 DER.
+    #[serde(with = "hex::bytes")]
+    pub private_key: Vec<u8>,
+    /// When it was got, in milliseconds since the Unix epoch.
+    pub issued_at_ms: u64,
+    /// End of its validity, in milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+}
+
 /// What only a manager stores.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredManager {
-    /// The cluster CA's private key, PKCS#8 DER.
-    #[serde(with = "hex::bytes")]
-    pub ca_key: Vec<u8>,
+    /// The cluster's CAs whose keys this manager has.
+    pub cas: Vec<StoredCa>,
     /// The join tokens.
     pub tokens: Vec<TokenRecord>,
     /// Validity of certificates that it issues, in seconds.
@@ -116,7 +152,11 @@ pub(super) struct StoredCluster {
     pub joined_at_ms: u64,
     /// What `init` or `join` was told, kept as it was typed: an interface may have another address tomorrow.
     pub options: NodeOptions,
-    /// The cluster CA's certificate, DER.
+    /// The CAs that are trusted, the oldest first: one, except while it is changed.
+    pub trusted: Vec<StoredAnchor>,
+    /// While the CA is changed: this node's certificate of the new one.
+    pub reserve: Option<StoredReserve>,
+    /// The certificate of the CA that has issued this node's, DER.
     #[serde(with = "hex::bytes")]
     pub ca_certificate: Vec<u8>,
     /// This node's certificate, DER.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{CertificateError, ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,9 +18,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::tls::WRONG_CA;
 use super::tls::peer_of;
-use crate::ca::ca_digest;
 use crate::node::{ExchangeError, Peer};
 use crate::wire::credential::SERVER_NAME;
+use crate::wire::credential::ca_digest;
 
 /// How long a TCP connection may take to be made.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
@@ -100,8 +100,13 @@ pub(super) enum StreamError {
     #[error("TLS: {0}")]
     Tls(io::Error),
     /// Its CA is not the one that the token names.
-    #[error("it belongs to another cluster than the join token")]
+    #[error(
+        "it belongs to another cluster than the join token, or its CA was changed since; 'gossipctl join-token' on a manager shows the present token"
+    )]
     WrongCluster,
+    /// Its CA is none that this node trusts.
+    #[error("its certificate is of a CA that this node does not know")]
+    UnknownCa,
     /// It has a certificate of the CA that names no member.
     #[error("its certificate names no node")]
     NoPeer,
@@ -137,7 +142,7 @@ impl StreamError {
             }
             // What rustls finds wrong comes as invalid data; the rest is the connection's own end.
             Self::Tls(error) if error.kind() != Kind::InvalidData => ExchangeError::Broken,
-            Self::Tls(_) | Self::NoPeer | Self::WrongCluster => ExchangeError::WrongPeer,
+            Self::Tls(_) | Self::NoPeer | Self::WrongCluster | Self::UnknownCa => ExchangeError::WrongPeer,
             Self::Message(_) => ExchangeError::Broken,
         }
     }
@@ -225,7 +230,14 @@ impl Connection {
         let name = ServerName::try_from(SERVER_NAME).map_err(|error| StreamError::Tls(io::Error::other(error)))?;
         let stream = within(at_most(HANDSHAKE_DEADLINE, patience_ends), Stage::ShakingHands, async {
             TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
-                if error.to_string().contains(WRONG_CA) { StreamError::WrongCluster } else { StreamError::Tls(error) }
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+                if error.to_string().contains(WRONG_CA) {
+                    StreamError::WrongCluster
+                } else if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = cause {
+                    StreamError::UnknownCa
+                } else {
+                    StreamError::Tls(error)
+                }
             })
         })
         .await?;
@@ -399,6 +411,7 @@ mod tests {
             (StreamError::Tls(io::ErrorKind::UnexpectedEof.into()), ExchangeError::Broken),
             (StreamError::Tls(io::ErrorKind::InvalidData.into()), ExchangeError::WrongPeer),
             (StreamError::WrongCluster, ExchangeError::WrongPeer),
+            (StreamError::UnknownCa, ExchangeError::WrongPeer),
             (StreamError::NoPeer, ExchangeError::WrongPeer),
             (StreamError::Message(io::ErrorKind::ConnectionReset.into()), ExchangeError::Broken),
         ];

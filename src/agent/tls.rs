@@ -16,9 +16,8 @@ use rustls::sign::SigningKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
 
-use crate::ca::ca_digest;
 use crate::node::Peer;
-use crate::wire::credential::{self, Certified};
+use crate::wire::credential::{self, Certified, ca_digest};
 
 /// Application protocol negotiated (ALPN): the vocabulary of `wire::exchange` and `wire::admission`.
 const ALPN: &[u8] = b"gossipd/1";
@@ -76,9 +75,11 @@ fn private_key(der: &[u8]) -> PrivateKeyDer<'static> {
     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
 }
 
-fn roots(ca_certificate: &[u8]) -> Result<Arc<RootCertStore>, Error> {
+fn roots<'a>(cas: impl IntoIterator<Item = &'a [u8]>) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(ca_certificate.to_vec()))?;
+    for ca in cas {
+        roots.add(CertificateDer::from(ca.to_vec()))?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -95,12 +96,18 @@ pub(super) struct Configs {
     pub client: Arc<ClientConfig>,
 }
 
-/// Configurations of a member with this certificate and key.
+/// Configurations of a member with this certificate and key. It trusts what `cas` have certified; `ca_certificate` is the
+/// one that has certified itself.
 ///
 /// # Errors
 /// rustls' error when a certificate or key is damaged or they do not belong together.
-pub(super) fn member(ca_certificate: &[u8], certificate: &[u8], key: &[u8]) -> Result<Configs, Error> {
-    let roots = roots(ca_certificate)?;
+pub(super) fn member<'a>(
+    cas: impl IntoIterator<Item = &'a [u8]>,
+    ca_certificate: &[u8],
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<Configs, Error> {
+    let roots = roots(cas)?;
     // The CA goes along, so that a joiner can compare it with its token.
     let chain = vec![CertificateDer::from(certificate.to_vec()), CertificateDer::from(ca_certificate.to_vec())];
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
@@ -158,13 +165,10 @@ impl ServerCertVerifier for PinnedCa {
             .iter()
             .find(|certificate| ca_digest(certificate) == self.ca_digest)
             .ok_or_else(|| Error::General(WRONG_CA.to_owned()))?;
-        WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider()).build().map_err(other)?.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )
+        WebPkiServerVerifier::builder_with_provider(roots([ca.as_ref()])?, provider())
+            .build()
+            .map_err(other)?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

@@ -3,23 +3,26 @@
 //! One place owns the certificate, the keys and, on managers, the CA and the tokens. Every change is written to the
 //! state directory before it counts; a write that fails leaves everything as it was.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use super::state::{StateDir, StateError, StoredCluster, StoredKey, StoredManager};
+use super::state::{StateDir, StateError, StoredAnchor, StoredCa, StoredCluster, StoredKey, StoredManager};
 use super::tls::{self, Configs, peer_of};
 use super::token::{Refusal, Token, Tokens};
 use super::unix_ms;
 use crate::api::NodeOptions;
-use crate::ca::{Authority, CaError, Issued, NodeKey, ca_digest, random, verify};
+use crate::ca::{Authority, CaError, Issued, NodeKey, random, verify};
 use crate::node::Peer;
 use crate::record::{ClusterId, NodeId, Role};
 use crate::wire::Keyring;
-use crate::wire::admission::{Admission, ManagerSecrets, TokenRecord, possession};
-use crate::wire::credential::{Anchor, Certified, Credential, CredentialError};
+use crate::wire::admission::{Admission, CaSecret, ManagerSecrets, TokenRecord, possession};
+use crate::wire::credential::{Anchor, Anchors, Certified, Credential, CredentialError, ca_digest};
 use crate::wire::exchange::{Liveness, MemberEntry};
+
+mod cas;
 
 /// Membership could not be made, loaded or changed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,9 @@ struct Inner {
     stored: StoredCluster,
     ring: Keyring,
     credential: Credential,
-    authority: Option<Authority>,
+    anchors: Anchors,
+    /// In the order of the stored CAs.
+    authorities: Vec<Authority>,
     /// The node has left: nothing may be stored any more, or it would be a member again after a restart.
     is_retired: bool,
 }
@@ -83,6 +88,33 @@ impl Inner {
         }
         Ok(lock(state).save_cluster(stored)?)
     }
+
+    /// The CA of that digest, if this manager has its key, and what managers know.
+    fn authority(&self, ca: &[u8; 32]) -> Result<(&Authority, &StoredManager), TrustError> {
+        let manager = self.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        let mut held = manager.cas.iter().zip(&self.authorities);
+        let found = held.find(|(stored, _)| ca_digest(&stored.certificate) == *ca);
+        let (_, authority) = found.ok_or_else(|| {
+            TrustError::Refused("this manager does not have the key of that CA; ask another one".to_owned())
+        })?;
+        Ok((authority, manager))
+    }
+}
+
+fn authorities(stored: &StoredCluster, now: SystemTime) -> Result<Vec<Authority>, TrustError> {
+    let cas = stored.manager.iter().flat_map(|manager| &manager.cas);
+    Ok(cas.map(|ca| Authority::load(stored.cluster_id, &ca.key, now)).collect::<Result<_, _>>()?)
+}
+
+fn anchors(stored: &StoredCluster) -> Result<Anchors, TrustError> {
+    let trusted: Vec<_> = stored.trusted.iter().map(|anchor| anchor.certificate.as_slice()).collect();
+    Ok(Anchors::new(&trusted)?)
+}
+
+fn configs(stored: &StoredCluster) -> Result<Configs, TrustError> {
+    let StoredCluster { trusted, ca_certificate, certificate, private_key, .. } = stored;
+    let trusted = trusted.iter().map(|anchor| anchor.certificate.as_slice());
+    Ok(tls::member(trusted, ca_certificate, certificate, private_key)?)
 }
 
 /// This node's membership of one cluster.
@@ -90,9 +122,10 @@ pub(super) struct Trust {
     /// This node.
     pub me: NodeId,
     state: SharedState,
-    anchor: Anchor,
     inner: Mutex<Inner>,
     configs: RwLock<Arc<Configs>>,
+    /// Somebody has shown a certificate of a CA that is not trusted here.
+    has_met_unknown_ca: AtomicBool,
 }
 
 /// A membership that is not stored yet.
@@ -122,7 +155,9 @@ pub(super) fn found(
         role: Role::Manager,
         joined_at_ms: unix_ms(now),
         options,
-        ca_certificate,
+        trusted: vec![StoredAnchor { certificate: ca_certificate.clone() }],
+        reserve: None,
+        ca_certificate: ca_certificate.clone(),
         certificate,
         private_key: key.to_der(),
         certificate_issued_at_ms: unix_ms(now),
@@ -130,7 +165,7 @@ pub(super) fn found(
         primary_key: key_id,
         keys: vec![StoredKey { id: key_id, key: random()? }],
         manager: Some(StoredManager {
-            ca_key,
+            cas: vec![StoredCa { certificate: ca_certificate, key: ca_key }],
             tokens: tokens.records().to_vec(),
             cert_expiry_s: cert_expiry.as_secs(),
         }),
@@ -145,13 +180,17 @@ pub(super) fn admitted(
     options: NodeOptions,
     now: SystemTime,
 ) -> NewMembership {
-    let Admission { cluster, role, certificate, expires_at_ms, primary_key, keys, members: _, manager } = admission;
+    let Admission { cluster, role, certificate, expires_at_ms, primary_key, keys, trusted, members: _, manager } =
+        admission;
+    let anchor = |certificate: &Vec<u8>| StoredAnchor { certificate: certificate.clone() };
     NewMembership(StoredCluster {
         format: StoredCluster::FORMAT,
         cluster_id: *cluster,
         role: *role,
         joined_at_ms: unix_ms(now),
         options,
+        trusted: trusted.iter().map(anchor).collect(),
+        reserve: None,
         ca_certificate,
         certificate: certificate.clone(),
         private_key: key.to_der(),
@@ -163,12 +202,22 @@ pub(super) fn admitted(
     })
 }
 
-fn stored_manager(ManagerSecrets { ca_key, tokens, cert_expiry_s }: ManagerSecrets) -> StoredManager {
-    StoredManager { ca_key, tokens, cert_expiry_s }
+fn stored_ca(CaSecret { certificate, key }: CaSecret) -> StoredCa {
+    StoredCa { certificate, key }
 }
 
-fn secrets(StoredManager { ca_key, tokens, cert_expiry_s }: &StoredManager) -> ManagerSecrets {
-    ManagerSecrets { ca_key: ca_key.clone(), tokens: tokens.clone(), cert_expiry_s: *cert_expiry_s }
+fn ca_secrets(manager: &StoredManager) -> Vec<CaSecret> {
+    let secret = |ca: &StoredCa| CaSecret { certificate: ca.certificate.clone(), key: ca.key.clone() };
+    manager.cas.iter().map(secret).collect()
+}
+
+fn stored_manager(ManagerSecrets { cas, tokens, cert_expiry_s }: ManagerSecrets) -> StoredManager {
+    StoredManager { cas: cas.into_iter().map(stored_ca).collect(), tokens, cert_expiry_s }
+}
+
+fn secrets(manager: &StoredManager) -> ManagerSecrets {
+    let StoredManager { cas: _, tokens, cert_expiry_s } = manager;
+    ManagerSecrets { cas: ca_secrets(manager), tokens: tokens.clone(), cert_expiry_s: *cert_expiry_s }
 }
 
 impl Trust {
@@ -182,20 +231,25 @@ impl Trust {
         stored: StoredCluster,
         now: SystemTime,
     ) -> Result<Self, TrustError> {
-        let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
-        let authority = match &stored.manager {
-            Some(manager) => Some(Authority::load(stored.cluster_id, &manager.ca_key, now)?),
-            None => None,
-        };
+        // What joiners are shown must be readable, trusted or not.
+        Anchor::new(&stored.ca_certificate)?;
+        let configs = configs(&stored)?;
+        let authorities = authorities(&stored, now)?;
         let named = peer_of(&CertificateDer::from(stored.certificate.as_slice()));
         if named != Some(Peer { id: me, role: stored.role }) {
             return Err(TrustError::Foreign(me));
         }
         let ring = Keyring::new(stored.primary_key, stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)))?;
-        let anchor = Anchor::new(&stored.ca_certificate)?;
         let credential = Credential::new(&stored.certificate, &stored.private_key)?;
-        let inner = Mutex::new(Inner { stored, ring, credential, authority, is_retired: false });
-        Ok(Self { me, state, anchor, inner, configs: RwLock::new(Arc::new(configs)) })
+        let anchors = anchors(&stored)?;
+        let inner = Mutex::new(Inner { stored, ring, credential, anchors, authorities, is_retired: false });
+        Ok(Self {
+            me,
+            state,
+            inner,
+            configs: RwLock::new(Arc::new(configs)),
+            has_met_unknown_ca: AtomicBool::new(false),
+        })
     }
 
     /// Stores a new membership and puts it in force: from here on this node has joined.
@@ -247,7 +301,7 @@ impl Trust {
         lock(&self.inner).stored.role
     }
 
-    /// SHA-256 of the CA's certificate.
+    /// SHA-256 of the certificate of the CA in use.
     pub(super) fn ca_digest(&self) -> [u8; 32] {
         ca_digest(&lock(&self.inner).stored.ca_certificate)
     }
@@ -258,8 +312,8 @@ impl Trust {
     }
 
     /// What decisions are verified against.
-    pub(super) fn anchor(&self) -> Anchor {
-        self.anchor.clone()
+    pub(super) fn anchors(&self) -> Anchors {
+        lock(&self.inner).anchors.clone()
     }
 
     /// What this node signs decisions with.
@@ -299,8 +353,7 @@ impl Trust {
             return Err(TrustError::Refused("the joiner does not hold the key that it wants certified".to_owned()));
         }
         let mut inner = lock(&self.inner);
-        let authority = inner.authority.as_ref().ok_or(TrustError::NotManager)?;
-        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        let (authority, manager) = inner.authority(&ca_digest(&inner.stored.ca_certificate))?;
         let mut tokens = Tokens::new(manager.tokens.clone());
         let role = tokens.admit(secret, self.me, unix_ms(now))?;
         let validity = Duration::from_secs(manager.cert_expiry_s);
@@ -318,6 +371,7 @@ impl Trust {
             expires_at_ms,
             primary_key: inner.stored.primary_key,
             keys: inner.stored.keys.iter().map(|StoredKey { id, key }| (*id, *key)).collect(),
+            trusted: inner.stored.trusted.iter().map(|anchor| anchor.certificate.clone()).collect(),
             members,
             manager: (role == Role::Manager).then_some(secrets),
         })
@@ -332,16 +386,16 @@ impl Trust {
         &self,
         member: NodeId,
         (role, decided_ms): (Role, u64),
+        ca: &[u8; 32],
         public_key: [u8; 32],
         proof: &[u8],
         now: SystemTime,
     ) -> Result<(Issued, Option<ManagerSecrets>), TrustError> {
-        if !verify(&public_key, &possession(&self.ca_digest(), member), proof) {
+        if !verify(&public_key, &possession(ca, member), proof) {
             return Err(TrustError::Refused("the asker does not hold the key that it wants certified".to_owned()));
         }
         let inner = lock(&self.inner);
-        let authority = inner.authority.as_ref().ok_or(TrustError::NotManager)?;
-        let manager = inner.stored.manager.as_ref().ok_or(TrustError::NotManager)?;
+        let (authority, manager) = inner.authority(ca)?;
         let validity = Duration::from_secs(manager.cert_expiry_s);
         let issued_ms = unix_ms(now).max(decided_ms + 1);
         let issued = authority.issue(member, role, public_key, validity, now, issued_ms)?;
@@ -361,33 +415,39 @@ impl Trust {
         now: SystemTime,
     ) -> Result<(), TrustError> {
         let mut inner = lock(&self.inner);
-        let credential = Credential::new(&issued.certificate, &key.to_der())?;
-        let Certified { id, role, .. } = credential.certified();
+        let Certified { id, role, .. } = Credential::new(&issued.certificate, &key.to_der())?.certified();
         if id != self.me {
             return Err(TrustError::Foreign(self.me));
         }
         let held = inner.stored.manager.clone().or(secrets.map(stored_manager)).filter(|_| role == Role::Manager);
-        let authority = match &held {
-            Some(manager) => Some(Authority::load(inner.stored.cluster_id, &manager.ca_key, now)?),
-            None => None,
-        };
         let stored = StoredCluster {
             role,
             manager: held,
+            // What it gives may have changed.
+            reserve: inner.stored.reserve.clone().filter(|_| role == inner.stored.role),
             certificate: issued.certificate,
             certificate_issued_at_ms: unix_ms(now),
             certificate_expires_at_ms: issued.expires_at_ms,
             private_key: key.to_der(),
             ..inner.stored.clone()
         };
-        let configs = tls::member(&stored.ca_certificate, &stored.certificate, &stored.private_key)?;
+        self.put_in_force(&mut inner, stored, now)
+    }
+
+    /// Stores a changed membership, then lets it count.
+    fn put_in_force(&self, inner: &mut Inner, stored: StoredCluster, now: SystemTime) -> Result<(), TrustError> {
+        let credential = Credential::new(&stored.certificate, &stored.private_key)?;
+        let (configs, authorities, anchors) = (configs(&stored)?, authorities(&stored, now)?, anchors(&stored)?);
         inner.save(&self.state, &stored)?;
         inner.stored = stored;
         inner.credential = credential;
-        inner.authority = authority;
+        inner.anchors = anchors;
+        inner.authorities = authorities;
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
         Ok(())
     }
+
+    // ---- tokens --------------------------------------------------------------------------------------------------
 
     /// Whether two thirds of the certificate's life are over.
     pub(super) fn is_renewal_due(&self, now: SystemTime) -> bool {

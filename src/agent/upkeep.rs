@@ -11,15 +11,19 @@ use tokio::time::{sleep, timeout};
 use super::decide::complete_rotations;
 use super::engine::Engine;
 use super::trust::{SharedState, Trust, lock};
-use super::{admission, metrics, rfc3339, unix_ms};
+use super::{admission, metrics, rfc3339, rotate_ca, unix_ms};
 use crate::node::Node;
 use crate::record::Role;
 use crate::record::decision::Verdict;
 
 /// Time between two looks at contacts and certificate.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
+/// The same while the cluster's CA is changed.
+const CA_CHANGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for further changes to come before a change of members is acted upon.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+/// A CA that this node does not know is warned of at once, then every so many looks.
+const UNKNOWN_CA_WARNED_EVERY: u32 = 30;
 /// Every so many looks managers compare tokens, though nothing has changed.
 const MANAGER_SYNC_EVERY: u32 = 6;
 
@@ -38,6 +42,8 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     let mut agreed_with = Vec::new();
     let mut decisions = 0;
     let mut seen = 0;
+    let mut is_ca_changing = false;
+    let mut warn_every = 1;
     if let Err(error) = complete_rotations(trust, engine).await {
         tracing::error!(%error, "a join token that was to be replaced admits nobody; rotate it again");
     }
@@ -49,13 +55,24 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
             }
         };
         // Nothing to be done when it is time: both lead to a look.
-        let _ = timeout(MAINTENANCE_INTERVAL, changed).await;
+        let interval = if is_ca_changing { CA_CHANGE_INTERVAL } else { MAINTENANCE_INTERVAL };
+        let _ = timeout(interval, changed).await;
         seen = engine.progress().changes + engine.progress().decisions;
         save_contacts(engine, state, &mut saved).await;
         if decisions != engine.progress().decisions {
             // Perhaps about a token whose secret this manager does not have yet.
             decisions = engine.progress().decisions;
             agreed_with.clear();
+        }
+        if trust.has_met_unknown_ca() && look.is_multiple_of(warn_every) {
+            warn_every = UNKNOWN_CA_WARNED_EVERY;
+            tracing::warn!(
+                "a machine at a member's address has a certificate of a CA that this node does not know: if the cluster's CA was changed while this node was away, 'gossipctl leave --force' here and join again"
+            );
+        }
+        match rotate_ca::follow(trust, engine).await {
+            Ok(is_changing) => is_ca_changing = is_changing,
+            Err(error) => tracing::warn!(error, "the change of the cluster's CA waits for this node"),
         }
         if trust.is_renewal_due(SystemTime::now()) || is_role_due(trust, engine).await {
             match admission::renew(trust, engine).await {

@@ -12,6 +12,7 @@ use crate::api::{
 use crate::node;
 use crate::record::decision::{self as record, Subject, Verdict};
 use crate::record::{Availability, NodeId, Role, Status, base36_encode};
+use crate::wire::credential::ca_digest;
 
 /// What is wrong with a node, in the API's words.
 pub(super) fn degraded(reasons: &[node::Degraded]) -> Vec<Degraded> {
@@ -141,6 +142,9 @@ pub(super) fn decision_view(decision: &record::Decision) -> Decision {
         Verdict::Label(key, value) => ("label", Some(key.clone()), value.clone()),
         Verdict::Removed => ("removed", None, None),
         Verdict::Token(role, _) => ("join-token", Some(role.to_string()), None),
+        Verdict::Ca(record::CaStep { certificate, phase }) => {
+            ("ca", Some(phase.word().to_owned()), Some(base36_encode(&ca_digest(certificate), 50)))
+        }
         Verdict::Other(..) => ("other", None, None),
     };
     Decision {

@@ -15,10 +15,10 @@ use crate::record::{Availability, NodeId, Role};
 pub struct Decision {
     /// About which node; none: about the cluster.
     pub node: Option<NodeId>,
-    /// What was decided: `availability`, `role`, `label`, `removed`, `join-token`; a newer daemon may know others.
+    /// What was decided: `availability`, `role`, `label`, `removed`, `join-token`, `ca`; a newer daemon may know others.
     #[cfg_attr(feature = "agent", schema(value_type = schema::Register))]
     pub register: String,
-    /// The label's key, or the token's role.
+    /// The label's key, the token's role, or the step of a new CA.
     #[cfg_attr(feature = "agent", schema(value_type = Option<schema::LabelKey>))]
     pub key: Option<String>,
     /// The value; none for a label that was taken away, and where there is nothing to show.

@@ -6,6 +6,7 @@
 //! Unknown fields in requests are refused (a misspelt option must not be ignored), in responses they are ignored (an
 //! older client reads a newer daemon).
 
+mod ca;
 mod decide;
 mod doctor;
 mod network;
@@ -22,6 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize};
 
+pub use self::ca::{CaChange, CaPhase, CaResponse, RotateCaRequest};
 pub use self::decide::{
     Decision, Decisions, LeaderLine, LeaderRequest, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse,
 };

@@ -98,7 +98,7 @@ texts! {
     /// Up to 64 printable ASCII characters.
     ShortText = r"^[ -~]{0,64}$", None, "0.1.0";
     /// What a decision sets; `other`: something that this daemon is too old for.
-    Register = "^(availability|role|label|removed|join-token|other)$", None, "availability";
+    Register = "^(availability|role|label|removed|join-token|ca|other)$", None, "availability";
     /// The kind of a problem, `urn:gossipd:problem:CODE`.
     ProblemType = "^urn:gossipd:problem:[a-z]+(-[a-z]+)*$", None, "urn:gossipd:problem:not-found";
 }

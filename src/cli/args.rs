@@ -109,6 +109,15 @@ Examples:
   What is wrong with one node, for a program:
     gossipctl doctor swarm2 --format json | jq -r '.findings[].code'";
 
+const CA_EXAMPLES: &str = "\
+Examples:
+  After a manager was demoted whose machine is not to be trusted:
+    gossipctl node demote swarm3
+    gossipctl ca --rotate --reason 'swarm3 was lost' --wait 2m
+
+  How far a change is:
+    gossipctl ca --format json | jq .change";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   For one user of bash (the package does it for all):
@@ -141,6 +150,9 @@ pub(super) enum Command {
     Leave(LeaveArgs),
     /// Show, replace or revoke the token that lets nodes join
     JoinToken(JoinTokenArgs),
+    /// Show the cluster's certificate authority, or put a new one in its place
+    #[command(after_help = CA_EXAMPLES)]
+    Ca(CaArgs),
     /// List the nodes of the cluster
     #[command(after_help = MEMBERS_EXAMPLES)]
     Members(MembersArgs),
@@ -275,6 +287,40 @@ pub(super) struct JoinTokenArgs {
     /// Only print the token
     #[arg(short, long)]
     pub(super) quiet: bool,
+}
+
+/// `ca`.
+#[derive(Debug, Args)]
+pub(super) struct CaArgs {
+    /// Make a new CA. All nodes get certificates of it and join tokens change; then the old one is not trusted any more.
+    /// A node that is down holds that up until it is back or removed
+    #[arg(long)]
+    pub(super) rotate: bool,
+
+    /// Begin again with another new CA, though a change is under way
+    #[arg(long, requires = "rotate")]
+    pub(super) restart: bool,
+
+    /// Why, for others to read
+    #[arg(long, value_name = "TEXT", requires = "rotate")]
+    pub(super) reason: Option<String>,
+
+    /// Wait until the change under way is over, for that long at most, such as 2m
+    #[arg(long, value_name = "DURATION", value_parser = node::wait)]
+    pub(super) wait: Option<Duration>,
+
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = CaFormat::Pem)]
+    pub(super) format: CaFormat,
+}
+
+/// How `ca` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum CaFormat {
+    /// The certificate
+    Pem,
+    /// The certificate, its digest, and how far a change is
+    Json,
 }
 
 /// `members` and `node ls`.
@@ -562,6 +608,7 @@ mod tests {
           join         Join a cluster
           leave        Leave the cluster
           join-token   Show, replace or revoke the token that lets nodes join
+          ca           Show the cluster's certificate authority, or put a new one in its place
           members      List the nodes of the cluster
           node         Look at nodes, and decide about them
           network      Look at overlay networks, and attach this node to them

@@ -16,6 +16,7 @@ use super::args::{
     Cli, Command, CompletionsArgs, InitArgs, InspectArgs, JoinArgs, JoinTokenArgs, LeaveArgs, ListFormat, MembersArgs,
     NodeArgs, NodeCommand, TextFormat, VersionArgs,
 };
+use super::ca;
 use super::doctor;
 use super::exit::{Exit, Failure, Outcome};
 use super::filter;
@@ -68,6 +69,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Join(args) => join(socket, args).await,
         Command::Leave(args) => leave(socket, &args).await,
         Command::JoinToken(args) => join_token(socket, args).await,
+        Command::Ca(args) => ca::ca(socket, args).await,
         Command::Members(args) | Command::Node(NodeCommand::Ls(args)) => members(socket, &args).await,
         Command::Node(NodeCommand::Inspect(args)) => inspect(socket, &args).await,
         Command::Node(NodeCommand::Update(args)) => node::update(socket, args).await,

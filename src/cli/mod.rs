@@ -8,6 +8,7 @@
 //! Not here: the API's types (`api`), the way to the daemon (`client`).
 
 mod args;
+mod ca;
 mod ctl;
 #[cfg(feature = "agent")]
 mod daemon;

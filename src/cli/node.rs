@@ -47,7 +47,7 @@ pub(super) async fn demote(socket: &Path, args: NodesArgs) -> Result<Outcome, Fa
             .await?;
     if !outcome.out.is_empty() {
         outcome.warnings.push(
-            "a former manager has held the cluster's CA key, and forgets it; if its machine is not to be trusted, found a new cluster"
+            "a former manager has held the cluster's CA key, and forgets it; if its machine is not to be trusted, change the CA: gossipctl ca --rotate"
                 .to_owned(),
         );
     }

@@ -32,9 +32,9 @@ use self::transport::{Answer, Limits};
 pub(crate) use self::watch::{Feed, Told};
 pub use self::watch::{MemberTable, ResyncReason, Subscription, Update, WatchOptions};
 use crate::api::{
-    Decisions, Diagnosis, DoctorRequest, Health, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinToken,
-    LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, RemoveRequest, RemoveResponse, RotateRequest,
-    SelfInfo, UpdateRequest, UpdateResponse,
+    CaResponse, Decisions, Diagnosis, DoctorRequest, Health, InitRequest, InitResponse, JoinRequest, JoinResponse,
+    JoinToken, LeaveRequest, LeaveResponse, Member, MemberFilter, Members, Metadata, RemoveRequest, RemoveResponse,
+    RotateCaRequest, RotateRequest, SelfInfo, UpdateRequest, UpdateResponse,
 };
 use crate::record::Role;
 
@@ -222,6 +222,22 @@ impl Client {
     /// A problem `not-manager`, `not-in-cluster`, `forbidden`, `bad-request`.
     pub async fn rotate_token(&self, role: Role, request: &RotateRequest) -> Result<JoinToken, ClientError> {
         self.post(&format!("/v1/join-tokens/{}/rotate", role.word()), request, self.limits.cluster).await
+    }
+
+    /// The cluster's CA, and how far a change of it is.
+    ///
+    /// # Errors
+    /// A problem `not-in-cluster`.
+    pub async fn ca(&self) -> Result<CaResponse, ClientError> {
+        self.get("/v1/ca").await
+    }
+
+    /// Begins to put a new CA in the place of the old one.
+    ///
+    /// # Errors
+    /// A problem `not-manager`, `not-in-cluster`, `forbidden`, `conflict` (a change is under way).
+    pub async fn rotate_ca(&self, request: &RotateCaRequest) -> Result<CaResponse, ClientError> {
+        self.post("/v1/ca/rotate", request, self.limits.cluster).await
     }
 
     /// Whether the daemon does its work. Also an unhealthy daemon's report is an answer, not an error.

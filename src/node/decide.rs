@@ -201,7 +201,7 @@ impl Node {
     }
 
     /// The wall clock as most others have it, in milliseconds since the Unix epoch.
-    fn fair_ms(&self, now: Now) -> u64 {
+    pub(super) fn fair_ms(&self, now: Now) -> u64 {
         now.unix_ms.saturating_add_signed(self.health.clock_off_ms())
     }
 
@@ -212,7 +212,7 @@ impl Node {
         for signed in stored {
             let held = signed.decision().map_err(|_| Refused::Malformed).and_then(|decision| {
                 let certified =
-                    signed.verify(self.cluster, &self.anchor, decision.stamp).map_err(|_| Refused::Forged)?;
+                    signed.verify(self.cluster, &self.anchors, decision.stamp).map_err(|_| Refused::Forged)?;
                 match self.decisions.judge(now.unix_ms, &decision) {
                     // Early: the clock may have been set back. It is looked at again when others' clocks are known.
                     Ok(()) | Err(Refused::Early) => Ok(Held::new(signed, decision, certified)),
@@ -224,6 +224,7 @@ impl Node {
                 Err(refused) => self.stats.count_refused(refused),
             }
         }
+        self.follow_cas();
         let nodes: std::collections::BTreeSet<_> =
             self.decisions.standing().filter_map(|d| node_of(d.subject)).collect();
         for node in nodes {
@@ -245,7 +246,12 @@ impl Node {
     /// Takes in a decision, from whomever it came; says whether it was new.
     pub(super) fn take_decision(&mut self, now: Now, signed: SignedDecision, spread: bool) -> bool {
         match self.examine(now, signed) {
+            Ok(Some(held)) if self.decisions.kept(&held.decision.slot()).is_some_and(|kept| kept.is_same(&held)) => {
+                self.prove_again(held);
+                true
+            }
             Ok(Some(held)) => {
+                let held = self.vouched(now, held);
                 let (place, kept) = (held.decision.slot(), Arc::clone(&held.signed));
                 let outcome = self.decisions.insert(held);
                 if !self.config.has(super::Mutant::SkipKeep) {
@@ -268,8 +274,8 @@ impl Node {
     fn examine(&self, now: Now, signed: SignedDecision) -> Result<Option<Held>, Refused> {
         let decision = signed.decision().map_err(|_| Refused::Malformed)?;
         let known = self.decisions.kept(&decision.slot());
-        if known.is_some_and(|held| held.decision.stamp == decision.stamp) {
-            return Ok(None);
+        if let Some(known) = known.filter(|held| held.decision.stamp == decision.stamp) {
+            return Ok(self.better_proof(known, signed));
         }
         match self.decisions.judge(self.fair_ms(now), &decision) {
             Err(Refused::Stale) if self.config.has(super::Mutant::OlderDecision) => {}
@@ -277,11 +283,11 @@ impl Node {
             judged => judged?,
         }
         let certified = if self.config.has(super::Mutant::TrustUnsigned) {
-            self.credential.certified()
+            (self.credential.certified(), 0)
         } else {
-            signed.verify(self.cluster, &self.anchor, decision.stamp).map_err(|_| Refused::Forged)?
+            signed.verify(self.cluster, &self.anchors, decision.stamp).map_err(|_| Refused::Forged)?
         };
-        if !self.decisions.admits(certified, &decision) && !self.config.has(super::Mutant::TrustDemoted) {
+        if !self.decisions.admits(certified.0, &decision) && !self.config.has(super::Mutant::TrustDemoted) {
             return Err(Refused::NotEntitled);
         }
         Ok(Some(Held::new(signed, decision, certified)))
@@ -293,6 +299,9 @@ impl Node {
         for place in forgotten {
             self.decision_news.stop(&place);
             self.effect(Effect::Forget { slot: slot_hash(&place) });
+        }
+        if changes.iter().any(|change| change.key.register == Register::Ca) {
+            self.follow_cas();
         }
         for change in changes {
             let by = change.new.as_ref().or(change.old.as_ref()).map(|decision| decision.stamp.signer);
@@ -424,9 +433,9 @@ impl Node {
 
     /// What a node that has `theirs` lacks, and what it has that this one lacks.
     pub(super) fn compare_decisions(&self, theirs: &[Have]) -> Reply {
-        let known: std::collections::BTreeMap<_, _> = theirs.iter().map(|have| (have.slot, have.stamp)).collect();
+        let known: std::collections::BTreeMap<_, _> = theirs.iter().map(|have| (have.slot, *have)).collect();
         let ours = self.decisions.haves();
-        let lacking = |have: &&Have| known.get(&have.slot).is_none_or(|stamp| *stamp < have.stamp);
+        let lacking = |have: &&Have| known.get(&have.slot).is_none_or(|theirs| self.is_older(theirs, have));
         let mut news: Vec<_> = ours.iter().filter(lacking).collect();
         let more = news.len() > DECISIONS_AT_ONCE;
         news.truncate(DECISIONS_AT_ONCE);
@@ -434,7 +443,7 @@ impl Node {
         let decisions = Batch::all(held);
         let wanted = theirs
             .iter()
-            .filter(|have| self.decisions.by_hash(have.slot).is_none_or(|held| held.decision.stamp < have.stamp));
+            .filter(|have| self.decisions.by_hash(have.slot).is_none_or(|held| self.is_older(&held.have(), have)));
         Reply::Decisions { decisions, wanted: wanted.map(|have| have.slot).collect(), more }
     }
 

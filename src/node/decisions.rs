@@ -1,7 +1,8 @@
 //! The decisions that are in force.
 //!
 //! Availability, labels and tokens are registers: of two decisions about one the later one stands (clock, then signer).
-//! Roles and removals decide who may decide, so none of them is forgotten: which of them are good follows from the whole
+//! Roles, removals and the steps of a new CA decide who may decide, so none of them is forgotten (of a CA's, until it is
+//! the only one): which of them are good follows from the whole
 //! set, in order of time, and all nodes that have the same set agree on it, in whatever order it came.
 //!
 //! * A manager's certificate entitles to everything; a worker's to pausing or draining its own node.
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::record::decision::{
-    DRIFT_MS_MAX, Decided, Decision, DecisionKey, Hlc, Register, Slot, Stamp, Subject, Verdict,
+    CaPhase, CaStep, DRIFT_MS_MAX, Decided, Decision, DecisionKey, Hlc, Register, Slot, Stamp, Subject, Verdict,
 };
 use crate::record::{Availability, NodeId, Role};
 use crate::wire::credential::Certified;
@@ -68,15 +69,26 @@ pub(super) struct Held {
     pub(super) signed: Arc<SignedDecision>,
     pub(super) decision: Arc<Decision>,
     /// What the signer's certificate says.
-    certified: Certified,
+    pub(super) certified: Certified,
+    /// The CA that it is proven under.
+    pub(super) ca: u32,
     hash: u64,
 }
 
 impl Held {
-    /// `certified` is what the verified certificate says.
-    pub(super) fn new(signed: SignedDecision, decision: Decision, certified: Certified) -> Self {
+    /// `certified` is what the verified certificate says, and `ca` which CA proves it.
+    pub(super) fn new(signed: SignedDecision, decision: Decision, (certified, ca): (Certified, u32)) -> Self {
         let hash = slot_hash(&decision.slot());
-        Self { signed: Arc::new(signed), decision: Arc::new(decision), certified, hash }
+        Self { signed: Arc::new(signed), decision: Arc::new(decision), certified, ca, hash }
+    }
+
+    /// Is that the same decision, whatever proves it?
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.decision.stamp == other.decision.stamp
+    }
+
+    pub(super) fn have(&self) -> Have {
+        Have { slot: self.hash, stamp: self.decision.stamp, ca: self.ca }
     }
 }
 
@@ -97,13 +109,44 @@ pub(super) struct Outcome {
     pub(super) changes: Vec<Changed>,
 }
 
-/// What follows from all roles and removals.
+/// Which CAs are trusted, as far as that was decided.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Cas {
+    /// The only one, when it became that; none: the one that the node knows.
+    pub(super) base: Option<Vec<u8>>,
+    /// Those that came since then, oldest first.
+    pub(super) introduced: Vec<Vec<u8>>,
+    /// The latest of these is shown already.
+    pub(super) is_used: bool,
+    /// When the first was made the only one.
+    since: Option<Stamp>,
+}
+
+impl Cas {
+    fn add(&mut self, stamp: Stamp, CaStep { certificate, phase }: &CaStep) {
+        let is_latest = self.introduced.last() == Some(certificate);
+        match phase {
+            CaPhase::Trust => {
+                self.introduced.retain(|one| one != certificate);
+                self.introduced.push(certificate.clone());
+                self.is_used = false;
+            }
+            CaPhase::Use => self.is_used |= is_latest,
+            CaPhase::Only => {
+                *self = Self { base: Some(certificate.clone()), since: Some(stamp), ..Self::default() };
+            }
+        }
+    }
+}
+
+/// What follows from all roles, removals and steps of a CA.
 #[derive(Debug, Default, Clone)]
 struct Standing {
     /// When nodes were demoted or removed by good decisions.
     falls: BTreeMap<NodeId, Vec<(Hlc, bool)>>,
-    /// The role that stands, and the removal.
+    /// The role that stands, the removal, and the last step of a CA.
     decided: BTreeMap<DecisionKey, Held>,
+    cas: Cas,
 }
 
 impl Standing {
@@ -122,10 +165,14 @@ impl Standing {
 
     /// Takes in the next one, in order of time.
     fn add(&mut self, held: &Held) {
-        let Subject::Node(node) = held.decision.subject else { return };
         if !self.entitles(held.certified, &held.decision) {
             return;
         }
+        if let Verdict::Ca(step) = &held.decision.verdict {
+            self.cas.add(held.decision.stamp, step);
+            self.decided.insert(held.decision.key(), held.clone());
+        }
+        let Subject::Node(node) = held.decision.subject else { return };
         let is_removal = held.decision.verdict == Verdict::Removed;
         if is_removal || held.decision.verdict == Verdict::Role(Role::Worker) {
             self.falls.entry(node).or_default().push((held.decision.stamp.at, is_removal));
@@ -176,7 +223,27 @@ impl Decisions {
     }
 
     pub(super) fn haves(&self) -> Vec<Have> {
-        self.held.values().map(|held| Have { slot: held.hash, stamp: held.decision.stamp }).collect()
+        self.held.values().map(Held::have).collect()
+    }
+
+    /// Which CAs are trusted, as far as that was decided.
+    pub(super) const fn cas(&self) -> &Cas {
+        &self.standing.cas
+    }
+
+    /// All that is kept.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
+
+    /// Puts the same decision in its place with another proof.
+    pub(super) fn prove_again(&mut self, held: Held) {
+        if let Some(standing) = self.standing.decided.get_mut(&held.decision.key())
+            && standing.decision.stamp == held.decision.stamp
+        {
+            *standing = held.clone();
+        }
+        self.put(held.decision.slot(), held);
     }
 
     fn about(&self, node: NodeId) -> impl Iterator<Item = (&Slot, &Held)> {
@@ -216,6 +283,9 @@ impl Decisions {
             && slot.1.is_none()
             && self.removal(node).is_some()
         {
+            return Err(Refused::Stale);
+        }
+        if slot.0.register == Register::Ca && self.standing.cas.since.is_some_and(|since| stamp < since) {
             return Err(Refused::Stale);
         }
         match self.held.get(&slot) {
@@ -273,17 +343,17 @@ impl Decisions {
     }
 
     fn put(&mut self, slot: Slot, new: Held) -> Option<Arc<Decision>> {
-        self.digest = self.digest.wrapping_add(share(new.hash, new.decision.stamp));
+        self.digest = self.digest.wrapping_add(share(new.have()));
         self.by_hash.insert(new.hash, slot.clone());
         let old = self.held.insert(slot, new)?;
-        self.digest = self.digest.wrapping_sub(share(old.hash, old.decision.stamp));
+        self.digest = self.digest.wrapping_sub(share(old.have()));
         Some(old.decision)
     }
 
     fn drop(&mut self, slot: Slot, outcome: &mut Outcome) {
         let Some(held) = self.held.remove(&slot) else { return };
         self.by_hash.remove(&held.hash);
-        self.digest = self.digest.wrapping_sub(share(held.hash, held.decision.stamp));
+        self.digest = self.digest.wrapping_sub(share(held.have()));
         if slot.1.is_none() {
             outcome.changes.push(Changed { key: slot.0.clone(), old: Some(held.decision), new: None });
         }
@@ -308,6 +378,9 @@ impl Decisions {
             }
         }
         let is_orphan = |((key, kept), held): &(&Slot, &Held)| {
+            if key.register == Register::Ca {
+                return self.standing.cas.since.is_some_and(|since| held.decision.stamp < since);
+            }
             let is_removed = matches!(key.subject, Subject::Node(node) if self.removal(node).is_some());
             kept.is_none() && (is_removed || !self.standing.entitles(held.certified, &held.decision))
         };
@@ -356,7 +429,7 @@ mod tests {
         for _ in 0..decisions.len() + 2 {
             for (decision, certified) in decisions {
                 if out.judge(NOW_MS, decision).is_ok() && out.admits(*certified, decision) {
-                    out.insert(Held::new(proof.clone(), decision.clone(), *certified));
+                    out.insert(Held::new(proof.clone(), decision.clone(), (*certified, 0)));
                 }
             }
         }
@@ -416,10 +489,10 @@ mod tests {
             manager(decision(2, Verdict::Label("zone".to_owned(), Some("a".to_owned())), 4, 3)),
             manager(decision(2, Verdict::Availability(Availability::Pause), 8, 3)),
         ] {
-            held.insert(Held::new(proof.clone(), decision, certified));
+            held.insert(Held::new(proof.clone(), decision, (certified, 0)));
         }
         let (removal, certified) = manager(decision(3, Verdict::Removed, 5, 1));
-        let outcome = held.insert(Held::new(proof, removal.clone(), certified));
+        let outcome = held.insert(Held::new(proof, removal.clone(), (certified, 0)));
         assert_eq!(outcome.forgotten.len(), 2, "its own availability, and what it signed afterwards");
         assert_eq!(outcome.changes.len(), 3);
         assert!(held.removal(id(3)).is_some());
@@ -434,12 +507,12 @@ mod tests {
         assert_eq!(Decisions::default().judge(NOW_MS, &early), Err(Refused::Early));
         // Taken in while this node's own clock was ahead too.
         let mut held = Decisions::default();
-        held.insert(Held::new(proof.clone(), early.clone(), certified));
+        held.insert(Held::new(proof.clone(), early.clone(), (certified, 0)));
         let sound = decision(2, Verdict::Availability(Availability::Active), 0, 1);
         assert_eq!(held.judge(NOW_MS, &sound), Ok(()));
         assert_eq!(held.newest(NOW_MS), Hlc::default());
         assert_eq!(held.early(NOW_MS), [early.slot()]);
-        held.insert(Held::new(proof, sound.clone(), certified));
+        held.insert(Held::new(proof, sound.clone(), (certified, 0)));
         assert_eq!(standing(&held), [sound]);
     }
 

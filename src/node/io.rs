@@ -11,7 +11,7 @@ use crate::record::decision::Decision;
 use crate::record::network::{Endpoint, EndpointId, EndpointState, Mac, NetworkId};
 use crate::record::{ClusterId, Details, NodeId, NodeRecord, Role, Status, Version};
 use crate::wire::Keyring;
-use crate::wire::credential::{Anchor, Credential};
+use crate::wire::credential::{Anchors, Credential};
 use crate::wire::decision::SignedDecision;
 use crate::wire::exchange::Liveness;
 use crate::wire::table::{Body, Key, Scope, Step};
@@ -40,8 +40,8 @@ pub struct Start {
     pub record: NodeRecord,
     /// The datagram keys.
     pub keyring: Keyring,
-    /// The cluster's CA.
-    pub anchor: Anchor,
+    /// The cluster's CAs: one, except while it is changed.
+    pub anchors: Anchors,
     /// What it signs with.
     pub credential: Credential,
     /// The decisions that it kept before ([`Effect::Keep`]).

@@ -20,6 +20,7 @@
 //! Nothing here knows what time it is, draws chance from outside, or depends on the order of a hash map.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod cas;
 mod claims;
 mod codec;
 mod compare;
@@ -62,6 +63,7 @@ use std::sync::Arc;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+pub use self::cas::{Authorities, CaChange};
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
 use self::confirm::Wait;
 pub use self::decide::{Order, OrderError};
@@ -87,7 +89,7 @@ pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
 use crate::record::decision::{Hlc, Slot};
 use crate::record::{ClusterId, NodeId, NodeRecord, Status, Version};
-use crate::wire::credential::{Anchor, Credential};
+use crate::wire::credential::{Anchors, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
 use crate::wire::exchange::Liveness;
 use crate::wire::{Channel, DropCause};
@@ -101,7 +103,7 @@ pub struct Node {
     foca: Foca,
     channel: Channel,
     cluster: ClusterId,
-    anchor: Anchor,
+    anchors: Anchors,
     credential: Credential,
     rng: ChaCha12Rng,
     table: Table,
@@ -199,7 +201,7 @@ impl Node {
             foca,
             channel: Channel::new(start.cluster, id, start.keyring, channel_seed),
             cluster: start.cluster,
-            anchor: start.anchor,
+            anchors: start.anchors,
             credential: start.credential,
             timers: first_timers(now, &mut rng),
             rng,
@@ -365,6 +367,7 @@ impl Node {
             Command::Credential(credential) => {
                 let role = credential.certified().role;
                 self.credential = credential;
+                self.timers.submit(now.mono_us, Timer::Vouch);
                 if role != self.record.role {
                     let before = self.own_member();
                     self.update_own_record(now, before, |record| record.role = role);
@@ -396,6 +399,7 @@ impl Node {
                 Timer::Sync => self.sync_timer(now),
                 Timer::Rejoin => self.rejoin_timer(now),
                 Timer::Spread => self.spread_timer(now),
+                Timer::Vouch => self.vouch_for_all(now),
                 Timer::Want => self.want_timer(now),
                 Timer::Reap => self.reap(now),
                 Timer::Push => self.push_timer(now),

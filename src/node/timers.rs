@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Rejoin,
     /// Push records on.
     Spread,
+    /// Prove decisions anew.
+    Vouch,
     /// Ask for records that are missing.
     Want,
     /// Forget what is past retention.

@@ -82,6 +82,8 @@ pub enum Register {
     Removed,
     /// The cluster's join token for a role.
     Token(Role),
+    /// The cluster's CA.
+    Ca,
     /// Something that a later version decides: its number and name. Kept and passed on.
     Other(u8, String),
 }
@@ -95,7 +97,7 @@ pub struct DecisionKey {
     pub register: Register,
 }
 
-/// Where a decision is kept: registers have one place, roles and removals one for each decision.
+/// Where a decision is kept: registers have one place; roles, removals and steps of a CA one for each decision.
 pub type Slot = (DecisionKey, Option<Stamp>);
 
 /// The order of decisions about one register.
@@ -121,6 +123,8 @@ pub enum Verdict {
     Removed,
     /// The join token of a role.
     Token(Role, TokenLimits),
+    /// Which CA is trusted.
+    Ca(CaStep),
     /// Something of a later version.
     Other(u8, String),
 }
@@ -134,6 +138,7 @@ impl Verdict {
             Self::Label(key, _) => Register::Label(key.clone()),
             Self::Removed => Register::Removed,
             Self::Token(role, _) => Register::Token(*role),
+            Self::Ca(_) => Register::Ca,
             Self::Other(number, name) => Register::Other(*number, name.clone()),
         }
     }
@@ -146,7 +151,9 @@ impl Verdict {
         match self {
             Self::Label(key, value) => validate_label(key, value.as_deref().unwrap_or_default()),
             Self::Other(_, name) if name.len() > LABEL_KEY_BYTES_MAX => Err(RecordError::LabelKey(name.clone())),
-            Self::Availability(_) | Self::Role(_) | Self::Removed | Self::Token(..) | Self::Other(..) => Ok(()),
+            Self::Availability(_) | Self::Role(_) | Self::Removed | Self::Token(..) | Self::Ca(_) | Self::Other(..) => {
+                Ok(())
+            }
         }
     }
 }
@@ -161,6 +168,39 @@ pub struct TokenLimits {
     pub expires_at_ms: Option<u64>,
     /// Joins allowed.
     pub max_uses: Option<u32>,
+}
+
+/// A step in changing the cluster's CA. Each waits until all members have done what the one before it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
+pub struct CaStep {
+    /// The new CA's certificate, DER.
+    pub certificate: Vec<u8>,
+    /// What is to be done with it.
+    pub phase: CaPhase,
+}
+
+/// What is to be done with a CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "node", derive(bincode::Encode, bincode::Decode))]
+pub enum CaPhase {
+    /// Trust it beside the others, and get a certificate from it.
+    Trust,
+    /// Show that certificate.
+    Use,
+    /// Trust no other.
+    Only,
+}
+
+impl CaPhase {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Trust => "trust",
+            Self::Use => "use",
+            Self::Only => "only",
+        }
+    }
 }
 
 /// A decision as it is in force.
@@ -187,7 +227,7 @@ impl Decision {
     /// Where it is kept.
     pub fn slot(&self) -> Slot {
         let key = self.key();
-        let is_kept = matches!(key.register, Register::Role | Register::Removed);
+        let is_kept = matches!(key.register, Register::Role | Register::Removed | Register::Ca);
         (key, is_kept.then_some(self.stamp))
     }
 
@@ -239,6 +279,7 @@ impl fmt::Display for Words<'_> {
             Verdict::Label(key, None) => write!(f, "no label {key}")?,
             Verdict::Removed => f.write_str("removed")?,
             Verdict::Token(role, _) => write!(f, "join token {role}")?,
+            Verdict::Ca(CaStep { phase, .. }) => write!(f, "{} a new CA", phase.word())?,
             Verdict::Other(number, name) => write!(f, "register {number} {name}")?,
         }
         match self.0.subject {
@@ -271,7 +312,11 @@ impl Decided {
                 Verdict::Label(key, Some(value)) => {
                     out.labels.insert(key.clone(), (value.clone(), Arc::clone(decision)));
                 }
-                Verdict::Label(_, None) | Verdict::Removed | Verdict::Token(..) | Verdict::Other(..) => {}
+                Verdict::Label(_, None)
+                | Verdict::Removed
+                | Verdict::Token(..)
+                | Verdict::Ca(_)
+                | Verdict::Other(..) => {}
             }
         }
         out

@@ -357,6 +357,10 @@ pub struct Details {
     pub labels: BTreeMap<String, String>,
     /// What local programs attach to it.
     pub metadata: BTreeMap<String, String>,
+    /// The CA of the certificate that it shows: the first four bytes of the digest; 0: unknown.
+    pub certificate_ca: u32,
+    /// The CA of the certificate that it holds ready while the CA is changed; 0: none.
+    pub reserve_ca: u32,
 }
 
 impl Details {

@@ -37,6 +37,8 @@ pub enum Request {
         public_key: [u8; 32],
         /// Made with its private key over [`possession`].
         proof: Vec<u8>,
+        /// The CA that is to certify it: SHA-256 of its certificate.
+        ca: [u8; 32],
     },
     /// "These are the tokens I know." Between managers only.
     ManagerSync {
@@ -61,8 +63,13 @@ pub enum Reply {
         /// For managers: what they know beside it.
         manager: Option<ManagerSecrets>,
     },
-    /// The answerer's tokens after taking in the asker's.
-    Tokens(Vec<TokenRecord>),
+    /// What the answerer has: its tokens, after taking in the asker's, and the keys of the CAs.
+    Secrets {
+        /// The tokens.
+        tokens: Vec<TokenRecord>,
+        /// The CAs.
+        cas: Vec<CaSecret>,
+    },
     /// No, and why: to be shown to the person who asked.
     Refused(String),
 }
@@ -82,17 +89,28 @@ pub struct Admission {
     pub primary_key: u8,
     /// The datagram keys.
     pub keys: Vec<(u8, [u8; 32])>,
+    /// The CAs that are trusted, the oldest first; certificates, DER.
+    pub trusted: Vec<Vec<u8>>,
     /// All members.
     pub members: Vec<MemberEntry>,
     /// For a manager only.
     pub manager: Option<ManagerSecrets>,
 }
 
+/// A CA with its key: more than one while it is changed.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CaSecret {
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS#8 DER.
+    pub key: Vec<u8>,
+}
+
 /// What only managers know.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ManagerSecrets {
-    /// The cluster CA's private key, PKCS#8 DER.
-    pub ca_key: Vec<u8>,
+    /// The CAs.
+    pub cas: Vec<CaSecret>,
     /// The join tokens.
     pub tokens: Vec<TokenRecord>,
     /// Validity of the certificates issued, in seconds.

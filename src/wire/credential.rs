@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
@@ -41,6 +42,9 @@ pub enum CredentialError {
     /// The private key is damaged.
     #[error("the private key is damaged")]
     Key,
+    /// Only managers vouch for what others have signed.
+    #[error("its holder may not vouch for others")]
+    Vouch,
 }
 
 /// Whom a certificate names.
@@ -76,13 +80,30 @@ pub fn named(certificate: &[u8]) -> Option<Certified> {
     })
 }
 
-/// The cluster's CA, as something to verify against.
+/// SHA-256 of a CA's certificate: what a join token pins.
+pub fn ca_digest(certificate: &[u8]) -> [u8; 32] {
+    let mut out = [0_u8; 32];
+    let hash = digest::digest(&digest::SHA256, certificate);
+    out.iter_mut().zip(hash.as_ref()).for_each(|(slot, byte)| *slot = *byte);
+    out
+}
+
+/// The first four bytes of a CA's digest: a name for it where nothing depends on it but who is asked what.
+pub fn ca_tag(certificate: &[u8]) -> u32 {
+    ca_digest(certificate).first_chunk().map_or(0, |first| u32::from_be_bytes(*first))
+}
+
+/// One CA, as something to verify against.
 #[derive(Clone)]
-pub struct Anchor(TrustAnchor<'static>);
+pub struct Anchor {
+    anchor: TrustAnchor<'static>,
+    certificate: Arc<[u8]>,
+    tag: u32,
+}
 
 impl fmt::Debug for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Anchor")
+        write!(f, "Anchor({:08x})", self.tag)
     }
 }
 
@@ -94,7 +115,12 @@ impl Anchor {
     pub fn new(ca_certificate: &[u8]) -> Result<Self, CredentialError> {
         let certificate = CertificateDer::from(ca_certificate);
         let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|_| CredentialError::Certificate)?;
-        Ok(Self(anchor.to_owned()))
+        Ok(Self { anchor: anchor.to_owned(), certificate: ca_certificate.into(), tag: ca_tag(ca_certificate) })
+    }
+
+    /// Does this CA certify that key (Ed25519)? So its private half is the CA's.
+    pub fn has_key(&self, public: &[u8; 32]) -> bool {
+        self.anchor.subject_public_key_info.as_ref().ends_with(public)
     }
 
     /// Who has signed `text`: the member that `certificate` names, if the certificate was issued by this CA, was valid at
@@ -112,15 +138,83 @@ impl Anchor {
         let who = named(certificate).ok_or(CredentialError::Name)?;
         let certificate = CertificateDer::from(certificate);
         let certificate = EndEntityCert::try_from(&certificate).map_err(|_| CredentialError::Certificate)?;
-        let at = UnixTime::since_unix_epoch(Duration::from_millis(at_ms));
-        let anchors = std::slice::from_ref(&self.0);
-        certificate
-            .verify_for_usage(ED25519, anchors, &[], at, KeyUsage::client_auth(), None, None)
-            .map_err(|_| CredentialError::Certificate)?;
+        self.has_issued(&certificate, at_ms)?;
         certificate
             .verify_signature(webpki::aws_lc_rs::ED25519, text, signature)
             .map_err(|_| CredentialError::Signature)?;
         Ok(who)
+    }
+
+    fn has_issued(&self, certificate: &EndEntityCert<'_>, at_ms: u64) -> Result<(), CredentialError> {
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(at_ms));
+        let anchors = std::slice::from_ref(&self.anchor);
+        let verified = certificate.verify_for_usage(ED25519, anchors, &[], at, KeyUsage::client_auth(), None, None);
+        verified.map(|_| ()).map_err(|_| CredentialError::Certificate)
+    }
+}
+
+/// The CAs that are trusted, in the order in which they came: one, except while it is changed.
+#[derive(Debug, Clone)]
+pub struct Anchors(Vec<Anchor>);
+
+impl From<Anchor> for Anchors {
+    fn from(anchor: Anchor) -> Self {
+        Self(vec![anchor])
+    }
+}
+
+impl Anchors {
+    /// From certificates (DER), the oldest first.
+    ///
+    /// # Errors
+    /// [`CredentialError::Certificate`] when one is damaged.
+    pub fn new<C: AsRef<[u8]>>(certificates: &[C]) -> Result<Self, CredentialError> {
+        Ok(Self(certificates.iter().map(|one| Anchor::new(one.as_ref())).collect::<Result<_, _>>()?))
+    }
+
+    /// [`Anchor::signer`] by any of them, and the tag ([`ca_tag`]) of the one that it was.
+    ///
+    /// # Errors
+    /// [`CredentialError`].
+    pub fn signer(
+        &self,
+        certificate: &[u8],
+        at_ms: u64,
+        text: &[u8],
+        signature: &[u8],
+    ) -> Result<(Certified, u32), CredentialError> {
+        let mut last = CredentialError::Certificate;
+        for anchor in self.0.iter().rev() {
+            match anchor.signer(certificate, at_ms, text, signature) {
+                Ok(certified) => return Ok((certified, anchor.tag)),
+                // Another's key is no news; a bad signature under the right CA is.
+                Err(CredentialError::Certificate) => {}
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The tag of the one that has issued a certificate which is valid at that time.
+    pub fn issuer(&self, certificate: &[u8], at_ms: u64) -> Option<u32> {
+        let certificate = CertificateDer::from(certificate);
+        let certificate = EndEntityCert::try_from(&certificate).ok()?;
+        self.0.iter().find(|anchor| anchor.has_issued(&certificate, at_ms).is_ok()).map(|anchor| anchor.tag)
+    }
+
+    /// Their certificates (DER), the oldest first.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|anchor| &*anchor.certificate)
+    }
+
+    /// Is that the tag of the latest of them?
+    pub fn is_latest(&self, tag: u32) -> bool {
+        self.0.last().is_some_and(|anchor| anchor.tag == tag)
+    }
+
+    /// The place of a CA among them, by its tag; none for one that is not trusted.
+    pub fn rank(&self, tag: u32) -> Option<usize> {
+        self.0.iter().position(|anchor| anchor.tag == tag)
     }
 }
 

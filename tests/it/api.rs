@@ -172,6 +172,8 @@ fn the_daemon_describes_its_api() {
         "/v1/join-tokens",
         "/v1/join-tokens/{role}",
         "/v1/join-tokens/{role}/rotate",
+        "/v1/ca",
+        "/v1/ca/rotate",
         "/v1/members/{reference}/update",
         "/v1/members/{reference}/remove",
         "/v1/leader",

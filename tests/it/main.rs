@@ -16,6 +16,7 @@
 
 mod api;
 mod boot;
+mod ca;
 mod cloud_init;
 mod cluster;
 mod decisions;

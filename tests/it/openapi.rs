@@ -186,6 +186,7 @@ fn read_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
     api.get(b, "/v1/members/{reference}", "/v1/members/self");
     let tokens = api.get(a, "/v1/join-tokens", "/v1/join-tokens");
     assert_eq!(api.get(a, "/v1/join-tokens/{role}", "/v1/join-tokens/worker"), tokens[0]);
+    assert_eq!(api.get(b, "/v1/ca", "/v1/ca")["change"], json!(null));
 }
 
 /// What is examined, and what is said meanwhile to somebody else who asks for it.
@@ -241,6 +242,11 @@ fn decide_all(api: &Api, nodes: &[Node; 3]) {
     let rotate = "/v1/join-tokens/{role}/rotate";
     for body in [json!({ "expires": "24h", "max_uses": 3 }), json!({ "revoke": true }), json!({})] {
         api.does(a, "post", rotate, "/v1/join-tokens/manager/rotate", &body);
+    }
+    for restart in [false, true] {
+        let body = json!({ "restart": restart, "reason": "a machine was lost" });
+        let begun = api.does(a, "post", "/v1/ca/rotate", "/v1/ca/rotate", &body);
+        assert!(begun["change"]["waiting"].is_array(), "{begun}");
     }
     let lagged = serde_json::to_value(Line::Lagged(Lagged { told: 1, missed_up_to: 2 })).unwrap();
     api.document.check_line(&lines.operation, &lagged);
@@ -394,6 +400,7 @@ fn refuse_all(api: &Api, nodes: &[Node; 3], idle: &Node) {
     let rotate = "/v1/join-tokens/{role}/rotate";
     api.refuses(a, "not-found", "post", rotate, "/v1/join-tokens/boss/rotate", &nothing);
     api.refuses(b, "not-manager", "post", rotate, "/v1/join-tokens/worker/rotate", &nothing);
+    api.refuses(b, "not-manager", "post", "/v1/ca/rotate", "/v1/ca/rotate", &nothing);
     for query in ["status=", "role=worker,", "name=,a"] {
         let target = format!("/v1/members?{query}");
         api.refuses(a, "bad-request", "get", "/v1/members", &target, &nothing);

@@ -91,7 +91,7 @@ impl World {
     /// The daemon on `host` waits until all have these.
     pub fn confirm(&mut self, host: HostId, decisions: &[Arc<Decision>]) {
         let have: Vec<_> =
-            decisions.iter().map(|one| Have { slot: slot_hash(&one.slot()), stamp: one.stamp }).collect();
+            decisions.iter().map(|one| Have { slot: slot_hash(&one.slot()), stamp: one.stamp, ca: 0 }).collect();
         let asked = self.listed_active(host);
         let stamps = decisions.iter().map(|one| one.stamp).collect();
         let (at_us, life) = (self.now_us, self.host(host).life);

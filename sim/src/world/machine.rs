@@ -202,7 +202,7 @@ impl World {
             addr: host.addr,
             record: host::record(&id.to_string(), host.role, host.addr, now),
             keyring,
-            anchor,
+            anchors: anchor.into(),
             credential,
             decisions: host.kept.values().map(|kept| (**kept).clone()).collect(),
             tables: host.kept_tables.tables(),

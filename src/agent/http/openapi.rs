@@ -87,6 +87,10 @@ problems! {
     OfToken(false) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Conflict, Internal];
     /// Of a change of one join token.
     OfRotation(true) = [BadRequest, Forbidden, NotFound, NotInCluster, NotManager, Conflict, Internal];
+    /// Of the CA.
+    OfCa(false) = [NotInCluster, Internal];
+    /// Of a change of the CA.
+    OfCaRotation(true) = [BadRequest, Forbidden, NotInCluster, NotManager, Conflict, Internal];
     /// Of a change of what this node says of itself.
     OfOwn(true) = [BadRequest, Forbidden, Internal];
     /// Of the scheduler that leads.

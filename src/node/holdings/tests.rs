@@ -136,7 +136,7 @@ impl World {
             addr: addr(n),
             record: record(n, generation),
             keyring: Keyring::new(1, [(1, [7; 32])]).unwrap(),
-            anchor: fixture::anchor(cluster(), EPOCH_MS),
+            anchors: fixture::anchor(cluster(), EPOCH_MS).into(),
             credential: fixture::credential(cluster(), id(n), Role::Worker, EPOCH_MS),
             decisions: Vec::new(),
             tables: self.disks[n].tables(),

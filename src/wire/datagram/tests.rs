@@ -31,7 +31,7 @@ fn golden_record_body() {
     let hex: String = envelope(1).body.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a62010000070000000000000000"
+        "0106737761726d310102000a821bcf05302e312e30056c696e7578067838365f3634fdb03a8d1a620100000700000000000000000000"
     );
 }
 
@@ -90,6 +90,8 @@ fn the_largest_valid_record_fits() {
         away_s: crate::record::AWAY_S_MAX,
         details: Details {
             certificate_expires_at_ms: u64::MAX,
+            certificate_ca: u32::MAX,
+            reserve_ca: u32::MAX,
             leader_term: Some(u64::MAX),
             cpus: u32::MAX,
             memory_bytes: u64::MAX,
