@@ -130,7 +130,7 @@ fn the_last_manager_stays_one_and_a_demoted_one_forgets_the_key() {
     }
     nodes[0].ctl(&["node", "promote", "two"]).ok();
     let stored = |node: &Node| std::fs::read_to_string(node.state_dir().join("cluster.json")).unwrap();
-    let has_key = |node: &Node| stored(node).contains("ca_key");
+    let has_key = |node: &Node| stored(node).contains("\"cas\"");
     wait_for("two to have the key", || if has_key(&nodes[1]) { Ok(()) } else { Err(String::new()) });
     let demoted = nodes[1].ctl(&["node", "demote", "one"]);
     assert_eq!((demoted.code, demoted.out.as_str()), (0, "Manager one demoted in the cluster.\n"));

@@ -247,6 +247,7 @@ fn decide_all(api: &Api, nodes: &[Node; 3]) {
         let body = json!({ "restart": restart, "reason": "a machine was lost" });
         let begun = api.does(a, "post", "/v1/ca/rotate", "/v1/ca/rotate", &body);
         assert!(begun["change"]["waiting"].is_array(), "{begun}");
+        api.refuses(a, "conflict", "post", "/v1/ca/rotate", "/v1/ca/rotate", &json!({}));
     }
     let lagged = serde_json::to_value(Line::Lagged(Lagged { told: 1, missed_up_to: 2 })).unwrap();
     api.document.check_line(&lines.operation, &lagged);
