@@ -233,6 +233,7 @@ impl Baseline {
             | Command::Credential(_)
             | Command::Describe(_)
             | Command::Lead(_)
+            | Command::DataPath(_)
             | Command::Examine { .. } => {}
             Command::Away(_) => self.tell(Event::LeaveDone { acknowledged: false }),
             Command::AddContacts(contacts) => {

@@ -336,7 +336,7 @@ impl Addresses {
     }
 }
 
-fn ip_of(spec: &AddrSpec, system: &[InterfaceAddr]) -> Result<IpAddr, AddrError> {
+pub(super) fn ip_of(spec: &AddrSpec, system: &[InterfaceAddr]) -> Result<IpAddr, AddrError> {
     let name = match &spec.host {
         Host::Ip(ip) => return Ok(*ip),
         Host::Interface(name) => name,

@@ -11,13 +11,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::addr::{AddrError, AddrSpec, Addresses, InterfaceAddr, interface_addrs};
+use super::addr::{AddrError, AddrSpec, Addresses, InterfaceAddr, interface_addrs, ip_of};
 use super::config::Settings;
 use super::engine::{Engine, Stopped};
 use super::net::{BindError, Sockets};
-use super::trust::lock;
+use super::trust::{Trust, lock};
 use crate::api::NodeOptions;
-use crate::node::Command;
+use crate::node::{Command, Node, Write};
+use crate::record::network::Attachment;
 
 /// Time between two looks. One asks the kernel for the addresses of all interfaces: 40 µs on a machine with four, so
 /// 0.002 % of a processor. Daemons whose addresses were named as such do not look.
@@ -79,7 +80,8 @@ impl Wanted {
             self.advertise = Some(AddrSpec::of_interface(chosen.name.clone()));
         }
         let may_change = |spec: &Option<AddrSpec>| spec.as_ref().is_some_and(AddrSpec::is_interface);
-        (may_change(&self.listen) || may_change(&self.advertise)).then_some(self)
+        let roams = [&self.listen, &self.advertise, &self.data_path].into_iter().any(may_change);
+        roams.then_some(self)
     }
 
     /// Where the node is to be instead of `now`; none: it is where it should be.
@@ -87,11 +89,42 @@ impl Wanted {
     /// # Errors
     /// [`AddrError`]: between two addresses there may be none, or both.
     fn moved(&self, now: &Addresses, mut system: Vec<InterfaceAddr>) -> Result<Option<Addresses>, AddrError> {
+        // While its interface has none, the old one stays.
+        let data_path = self.data_path.as_ref().map(|spec| {
+            let mut same_family = system.clone();
+            same_family.retain(|address| address.ip.is_ipv4() == now.data_path.is_ipv4());
+            ip_of(spec, &same_family).unwrap_or(now.data_path)
+        });
         // Who has got to know it by IPv4 may not reach it by IPv6.
         system.retain(|address| address.ip.is_ipv4() == now.advertise.is_ipv4());
-        let found = self.resolve_among(&system)?.with_bound_port(now.listen.port());
-        Ok((found.listen != now.listen || found.advertise != now.advertise).then_some(found))
+        let Self { listen, advertise, port, data_path: _ } = self;
+        let found = Addresses::resolve(listen.as_ref(), advertise.as_ref(), None, *port, &system)?;
+        let data_path = data_path.unwrap_or(found.data_path);
+        let found = Addresses { data_path, ..found.with_bound_port(now.listen.port()) };
+        Ok((found != *now).then_some(found))
     }
+}
+
+/// Moves attachments that were made with this node's data-path address to the present one. Which it was is on the disk:
+/// it may have changed while the daemon was not running.
+///
+/// # Errors
+/// A text for the log; the next look tries again.
+pub(super) async fn move_attachments(trust: &Trust, engine: &Engine) -> Result<(), String> {
+    let data_path = engine.query(Node::data_path_addr).await.map_err(|e| e.to_string())?;
+    let before = trust.stored().data_path;
+    if before == Some(data_path) {
+        return Ok(());
+    }
+    let own = |node: &Node| node.tables().attachments_of(node.identity().id).collect::<Vec<_>>();
+    for (network, Attachment { name, mac, vtep, epoch: _ }) in engine.query(own).await.map_err(|e| e.to_string())? {
+        if before == Some(vtep) {
+            tracing::info!(network = %name, before = %vtep, vtep = %data_path, "the attachment follows this node's data path");
+            let moved = Write::Attach { network, name, vtep: data_path, mac };
+            engine.write(moved).await.map_err(|e| e.to_string())?;
+        }
+    }
+    trust.note_data_path(data_path).map_err(|e| e.to_string())
 }
 
 /// The task that follows this machine's addresses.
@@ -150,15 +183,9 @@ impl Roaming {
         if found.advertise != now.advertise {
             self.engine.command(Command::Readdress(found.advertise)).await?;
         }
-        if found.data_path != now.data_path {
-            tracing::warn!(
-                data_path = %now.data_path,
-                now_here = %found.data_path,
-                "others keep sending overlay traffic to the old address until this daemon is restarted"
-            );
-        }
-        *lock(&self.addresses) = Addresses { data_path: now.data_path, ..found };
-        tracing::info!(listen = %found.listen, advertise = %found.advertise, before = %now.advertise, "this node has another address");
+        self.engine.command(Command::DataPath(found.data_path)).await?;
+        *lock(&self.addresses) = found;
+        tracing::info!(listen = %found.listen, advertise = %found.advertise, data_path = %found.data_path, before = %now.advertise, "this node has another address");
         Ok(Ok(()))
     }
 }
@@ -198,6 +225,22 @@ mod tests {
             let shown = moved.map(|found| format!("{} {}", found.listen, found.advertise));
             assert_eq!(shown.as_deref(), expected, "{listen:?} {advertise:?}");
         }
+    }
+
+    #[test]
+    fn the_data_path_is_followed_by_itself_and_waits_for_its_interface() {
+        let before = system(&[("eth0", "192.0.2.9"), ("eth0", "2001:db8::9"), ("eth1", "10.0.0.1")]);
+        let wanted = Wanted { data_path: Some("eth0".parse().unwrap()), ..wanted("10.0.0.1", "10.0.0.1") };
+        let now = wanted.resolve_among(&before).unwrap();
+        let wanted = wanted.roams_among(&now, &before).unwrap();
+        let data_path = |system: Vec<InterfaceAddr>| {
+            wanted.moved(&now, system).unwrap().map(|found| (found.advertise, found.data_path.to_string()))
+        };
+        assert_eq!(data_path(before), None);
+        let moved = system(&[("eth0", "192.0.2.10"), ("eth0", "2001:db8::9"), ("eth1", "10.0.0.1")]);
+        assert_eq!(data_path(moved), Some((([10, 0, 0, 1], 7946).into(), "192.0.2.10".to_owned())));
+        assert_eq!(data_path(system(&[("eth0", "2001:db8::9"), ("eth1", "10.0.0.1")])), None, "the family stays");
+        assert_eq!(data_path(system(&[("eth1", "10.0.0.1")])), None);
     }
 
     #[test]

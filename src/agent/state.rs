@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,6 +169,8 @@ pub(super) struct StoredCluster {
     pub certificate_issued_at_ms: u64,
     /// End of the certificate's validity, in milliseconds since the Unix epoch.
     pub certificate_expires_at_ms: u64,
+    /// This node's data-path address when its attachments were written.
+    pub data_path: Option<IpAddr>,
     /// Id of the key that seals.
     pub primary_key: u8,
     /// The datagram keys.

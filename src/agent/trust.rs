@@ -3,6 +3,7 @@
 //! One place owns the certificate, the keys and, on managers, the CA and the tokens. Every change is written to the
 //! state directory before it counts; a write that fails leaves everything as it was.
 
+use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -162,6 +163,7 @@ pub(super) fn found(
         private_key: key.to_der(),
         certificate_issued_at_ms: unix_ms(now),
         certificate_expires_at_ms: expires_at_ms,
+        data_path: None,
         primary_key: key_id,
         keys: vec![StoredKey { id: key_id, key: random()? }],
         manager: Some(StoredManager {
@@ -196,6 +198,7 @@ pub(super) fn admitted(
         private_key: key.to_der(),
         certificate_issued_at_ms: unix_ms(now),
         certificate_expires_at_ms: *expires_at_ms,
+        data_path: None,
         primary_key: *primary_key,
         keys: keys.iter().map(|(id, key)| StoredKey { id: *id, key: *key }).collect(),
         manager: manager.clone().map(stored_manager),
@@ -289,6 +292,18 @@ impl Trust {
     /// Is this a token whose uses are limited?
     pub(super) fn is_limited(&self, role: Role) -> bool {
         self.tokens().is_ok_and(|tokens| tokens.get(role).is_some_and(|record| record.max_uses.is_some()))
+    }
+
+    /// The data-path address with which attachments are written now.
+    ///
+    /// # Errors
+    /// [`TrustError`]; the old one stays noted.
+    pub(super) fn note_data_path(&self, addr: IpAddr) -> Result<(), TrustError> {
+        let mut inner = lock(&self.inner);
+        let stored = StoredCluster { data_path: Some(addr), ..inner.stored.clone() };
+        inner.save(&self.state, &stored)?;
+        inner.stored = stored;
+        Ok(())
     }
 
     /// What is stored.

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::decide::complete_rotations;
 use super::engine::Engine;
 use super::trust::{SharedState, Trust, lock};
-use super::{admission, metrics, rfc3339, rotate_ca, unix_ms};
+use super::{admission, metrics, rfc3339, roam, rotate_ca, unix_ms};
 use crate::node::Node;
 use crate::record::Role;
 use crate::record::decision::Verdict;
@@ -47,6 +47,7 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     if let Err(error) = complete_rotations(trust, engine).await {
         tracing::error!(%error, "a join token that was to be replaced admits nobody; rotate it again");
     }
+    move_attachments(trust, engine).await;
     for look in 0_u32.. {
         let changed = async {
             match engine.wait(|progress| progress.changes + progress.decisions > seen).await {
@@ -59,6 +60,7 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
         let _ = timeout(interval, changed).await;
         seen = engine.progress().changes + engine.progress().decisions;
         save_contacts(engine, state, &mut saved).await;
+        move_attachments(trust, engine).await;
         if decisions != engine.progress().decisions {
             // Perhaps about a token whose secret this manager does not have yet.
             decisions = engine.progress().decisions;
@@ -99,6 +101,12 @@ async fn is_role_due(trust: &Trust, engine: &Engine) -> bool {
     let Ok(Some(decision)) = engine.query(move |node| node.decided(me).role.clone()).await else { return false };
     let certified = trust.credential().certified();
     decision.verdict != Verdict::Role(certified.role) || certified.issued_ms <= decision.stamp.at.ms()
+}
+
+async fn move_attachments(trust: &Trust, engine: &Engine) {
+    if let Err(error) = roam::move_attachments(trust, engine).await {
+        tracing::warn!(error, "attachments do not follow this node's data-path address yet");
+    }
 }
 
 fn warn_of_expiry(trust: &Trust, error: &str) {

@@ -298,6 +298,8 @@ pub enum Command {
     Credential(Credential),
     /// From now on this node is to be reached there.
     Readdress(SocketAddr),
+    /// Overlay traffic to this node goes there from now on.
+    DataPath(IpAddr),
     /// Examine the way to these members and back, unless an examination is under way ([`Node::examination`]).
     /// [`Event::Examined`] follows.
     ///

@@ -375,6 +375,11 @@ impl Node {
             }
             Command::Away(seconds) => self.say_goodbye(now, |record| record.away_s = seconds),
             Command::Readdress(addr) => self.readdress(now, addr),
+            Command::DataPath(addr) if addr != self.record.data_path_addr => {
+                let before = self.own_member();
+                self.update_own_record(now, before, |record| record.data_path_addr = addr);
+            }
+            Command::DataPath(_) => {}
             Command::Examine { nonce, nodes, window_ms } => self.begin_examination(now, nonce, nodes, window_ms),
         }
     }

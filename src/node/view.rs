@@ -42,6 +42,11 @@ impl Node {
         addresses.into_iter().chain(self.contacts.iter().copied()).take(sync::CONTACTS_MAX).collect()
     }
 
+    /// Where this node says that overlay traffic to it goes.
+    pub fn data_path_addr(&self) -> std::net::IpAddr {
+        self.record.data_path_addr
+    }
+
     /// What this node says of itself beside what gossip needs.
     pub fn details(&self) -> Details {
         self.record.details.clone()

@@ -100,15 +100,30 @@ fn r7_a_daemon_with_a_new_address_is_the_same_node() {
             });
         }
     };
+    // Its tunnels end at its own address, but for one that it was told.
+    fleet.hosts[1].node.ctl(&["network", "attach", "front"]).ok();
+    fleet.hosts[1].node.ctl(&["network", "attach", "--data-path-addr", "192.0.2.7", "fixed"]).ok();
+    let ends_at = |fleet: &Fleet, network: &str, addr: &str| {
+        wait_for(&format!("the tunnel of {network} to {addr}"), || {
+            let shown = fleet.hosts[0].node.get(&format!("/v1/networks/{network}")).json();
+            let vtep = shown["nodes"][0]["data_path_addr"].clone();
+            if vtep == addr { Ok(()) } else { Err(shown.to_string()) }
+        });
+    };
+    ends_at(&fleet, "fixed", "192.0.2.7");
     // Across a restart.
     fleet.hosts[1].node.terminate();
     fleet.hosts[1].namespace.sh("ip addr flush dev eth1; ip addr add 10.130.7.7/16 dev eth1");
     fleet.hosts[1].node.listen_at("eth1");
     fleet.hosts[1].node.start();
     is_at(&fleet, "10.130.7.7");
+    ends_at(&fleet, "front", "10.130.7.7");
     // While it runs: the interface was named, so its address is followed.
     fleet.hosts[1].namespace.sh("ip addr flush dev eth1; ip addr add 10.130.8.8/16 dev eth1");
     is_at(&fleet, "10.130.8.8");
+    ends_at(&fleet, "front", "10.130.8.8");
+    ends_at(&fleet, "fixed", "192.0.2.7");
+    assert_eq!(fleet.hosts[0].node.member(&id).unwrap().data_path_addr.unwrap().to_string(), "10.130.8.8");
     assert_eq!(fleet.hosts[1].node.id(), id);
     ends_well(&fleet, &streams, &[1]);
 }
