@@ -210,6 +210,7 @@ const fn reason(cause: node::Cause) -> (Cause, Option<NodeId>) {
         node::Cause::Returned => Cause::Returned,
         node::Cause::Retention => Cause::Retention,
         node::Cause::Own => Cause::Own,
+        node::Cause::Replaced(by) => return (Cause::Replaced, Some(by)),
         node::Cause::Decision(by) => return (Cause::Decision, Some(by)),
     };
     (cause, None)

@@ -339,6 +339,8 @@ pub enum Cause {
     Returned,
     /// The node was gone for so long that it is forgotten.
     Retention,
+    /// The node was down, and the one that the change names is at its address: what was there is gone.
+    Replaced,
     /// The daemon's own node changed.
     Own,
     /// An operator has decided it: on the node that the change names.
@@ -361,6 +363,7 @@ impl Cause {
             Self::Refuted => "refuted",
             Self::Returned => "returned",
             Self::Retention => "retention",
+            Self::Replaced => "replaced",
             Self::Own => "own",
             Self::Decision => "decision",
             Self::Other => "other",

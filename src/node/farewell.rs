@@ -2,8 +2,11 @@
 //!
 //! Not here: what others make of a goodbye (`records`), and removal by decision (`decide`).
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
 use super::timers::Timer;
-use super::{Cause, Config, Effect, Event, Node, Now, Purpose};
+use super::{Cause, Config, Effect, Event, Identity, Node, Now, Purpose};
 use crate::record::{NodeId, NodeRecord, Status};
 
 /// How long a leave waits for a member to acknowledge it, in microseconds.
@@ -63,26 +66,39 @@ impl Node {
         self.note_health(now);
         self.drop_early_decisions(now);
         let Config { left_retention_s, down_retention_s, .. } = self.config;
-        let expired: Vec<_> = self
-            .table
-            .iter()
-            .filter(|member| {
-                let retention_s = match member.status {
-                    Status::Left => left_retention_s,
-                    Status::Down => down_retention_s,
-                    Status::Ready | Status::Suspect => return false,
-                };
-                now.unix_ms.saturating_sub(member.since_ms) > retention_s.saturating_mul(1_000)
-            })
-            .map(|member| member.swim.identity.id)
-            .collect();
-        for id in expired {
-            self.forget_member(now, id, Cause::Retention);
+        let occupants = self.occupants();
+        let gone = self.table.iter().filter_map(|member| {
+            let Identity { id, generation, addr } = member.swim.identity;
+            let retention_s = match member.status {
+                Status::Left => left_retention_s,
+                Status::Down => down_retention_s,
+                Status::Ready | Status::Suspect => return None,
+            };
+            let heir =
+                occupants.get(&addr).filter(|heir| member.status == Status::Down && heir.generation >= generation);
+            let is_past = now.unix_ms.saturating_sub(member.since_ms) > retention_s.saturating_mul(1_000);
+            heir.map(|heir| (id, Cause::Replaced(heir.id))).or(is_past.then_some((id, Cause::Retention)))
+        });
+        for (id, cause) in gone.collect::<Vec<_>>() {
+            self.forget_member(now, id, cause);
         }
         self.table.remove_parked();
         self.tidy_tables(now);
         let table = &self.table;
         self.channel.retain_senders(|id| table.knows(id));
+    }
+
+    /// Who lives at an address where somebody is down; this node, too.
+    fn occupants(&self) -> BTreeMap<SocketAddr, Identity> {
+        let identities = |is_wanted: fn(Status) -> bool| {
+            self.table.iter().filter(move |member| is_wanted(member.status)).map(|member| member.swim.identity)
+        };
+        let contested: BTreeSet<_> = identities(|status| status == Status::Down).map(|down| down.addr).collect();
+        if contested.is_empty() {
+            return BTreeMap::new();
+        }
+        let alive = identities(|status| status == Status::Ready).chain([self.identity()]);
+        alive.filter(|alive| contested.contains(&alive.addr)).map(|alive| (alive.addr, alive)).collect()
     }
 
     /// Forgets a member that is not active, and has foca forget it.

@@ -149,6 +149,8 @@ pub enum Cause {
     Returned,
     /// It is past its retention.
     Retention,
+    /// That node, which began later, is at its address: it will not come back there.
+    Replaced(NodeId),
     /// This node itself.
     Own,
     /// That node has decided it.
@@ -168,6 +170,7 @@ impl Cause {
             Self::Refuted => "refuted",
             Self::Returned => "returned",
             Self::Retention => "retention",
+            Self::Replaced(_) => "replaced",
             Self::Own => "own",
             Self::Decision(_) => "decision",
         }

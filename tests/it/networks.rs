@@ -147,10 +147,31 @@ fn endpoints_survive_their_daemon_and_are_marked_while_it_is_down() {
     nodes.iter_mut().for_each(Node::kill);
     nodes.iter_mut().for_each(Node::start);
     list_tasks(&nodes.iter().collect::<Vec<_>>(), &["shop.1"]);
-    // Another life of the same machine: the old one's go.
-    nodes[0].ctl(&["join-token", "-q", "manager"]).ok();
-    nodes[1].ctl(&["leave"]).ok();
-    list_tasks(&[&nodes[0]], &["shop.1"]);
+}
+
+/// A machine that lost its disk: it joins as another node, and what the one that it was had written goes.
+#[test]
+fn what_a_wiped_machine_had_written_goes_when_it_is_back_at_its_address() {
+    let mut nodes: Vec<Node> = ["one", "two", "three"].map(Node::new).into_iter().map(at_fixed_port).collect();
+    nodes.iter_mut().for_each(Node::start);
+    form(&nodes);
+    attach(&nodes.iter().collect::<Vec<_>>());
+    let set = ["endpoint", "set", "--network", "web", "--task", "shop.1", "--address", "10.0.9.5/24"];
+    nodes[2].ctl(&set).ok();
+    list_tasks(&[&nodes[0], &nodes[1]], &["shop.1"]);
+    let old = nodes[2].id();
+    nodes[2].kill();
+    std::fs::remove_dir_all(nodes[2].state_dir()).unwrap();
+    nodes[2].start();
+    nodes[2].join(&nodes[0], "worker");
+    for node in &nodes[..2] {
+        wait_for("the old life to be forgotten", || match node.member(&old) {
+            Ok(member) => Err(format!("{member:?}")),
+            Err(_) => Ok(()),
+        });
+        list_tasks(&[node], &[]);
+    }
+    all_ready(&nodes.iter().collect::<Vec<_>>());
 }
 
 #[test]
