@@ -11,16 +11,15 @@ use super::token::secret_digest;
 use super::trust::{Trust, TrustError};
 use super::view::{find, members};
 use super::{rfc3339, unix_ms};
-use crate::api::{Member, Problem, ProblemKind, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse};
+use crate::api::{
+    Member, Problem, ProblemKind, RemoveRequest, RemoveResponse, UpdateRequest, UpdateResponse, WAIT_MAX,
+};
 use crate::ca::random;
 use crate::node::{Order, OrderError};
 use crate::record::decision::{DecisionKey, Register, Subject, TokenLimits, Verdict};
 use crate::record::{NodeId, Role, Status};
 use crate::wire::admission::TokenRecord;
 use crate::wire::decision::{Have, SignedDecision};
-
-/// Longest wait for confirmations.
-const WAIT_MAX: Duration = Duration::from_secs(600);
 
 impl From<DecideError> for Problem {
     fn from(error: DecideError) -> Self {

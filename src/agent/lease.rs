@@ -233,7 +233,7 @@ pub(super) async fn lease(membership: &Membership, request: LeaseRequest) -> Res
     let LeaseRequest { network: reference, endpoints, grace } = request;
     let grace = grace.as_deref().map_or(Ok(GRACE_DEFAULT), parse_grace)?;
     let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
-    let endpoints = identified(membership, network, endpoints)?;
+    let endpoints = identified(membership, network, endpoints).await?;
     let ids: Vec<_> = endpoints.keys().copied().collect();
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     // To its end, also if the program goes away meanwhile: a tie has a connection whose end takes the endpoints away.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rfc3339;
 use crate::api::watch::Values;
 use crate::api::{Attachment, Conflict, Endpoint, EndpointRef, EndpointSpec, Port, Problem, ProblemKind, Service};
-use crate::node::tables::{self, Changed, Claimants};
+use crate::node::tables::{self, Changed};
 use crate::record::NodeId;
 use crate::record::network::{
     self as record, Cidr, EndpointId, EndpointName, Mac, NetworkError, NetworkId, PublishedPort,
@@ -94,15 +94,9 @@ pub(super) fn write_mac(text: &str) -> Result<Mac, Problem> {
 
 /// A conflict in the API's words.
 pub(super) fn conflict_view(conflict: &tables::Conflict) -> Conflict {
-    let tables::Conflict { network, addr, claims } = conflict;
-    let (mut endpoints, mut services) = (Vec::new(), Vec::new());
-    match claims {
-        Claimants::Endpoints(all) => {
-            endpoints.extend(all.iter().map(|(node, id)| EndpointRef { node: *node, id: *id }))
-        }
-        Claimants::Services(all) => services.clone_from(all),
-    }
-    Conflict { network: *network, address: *addr, endpoints, services }
+    let tables::Conflict { network, addr, services, endpoints } = conflict;
+    let endpoints = endpoints.iter().map(|(node, id)| EndpointRef { node: *node, id: *id }).collect();
+    Conflict { network: *network, address: *addr, endpoints, services: services.clone() }
 }
 
 /// A change of a table in the API's words.

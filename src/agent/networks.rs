@@ -6,10 +6,12 @@
 //! Not here: routes and permissions (`http`), the API's words for records (`network_view`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
+use self::names::{Whose, find_endpoint, host, named, names, not_attached, title};
+pub(super) use self::names::{find_network, network_id};
+use super::addr::{AddrSpec, interface_addrs, ip_of};
 use super::daemon::Membership;
 use super::decide::parse_wait;
 use super::engine::{Asked, Confirmation, WriteRefused};
@@ -17,19 +19,23 @@ use super::keeper::KeepError;
 use super::network_view::{attachment_view, conflict_view, endpoint_view, read_spec, write_mac};
 use super::view::{find, members, words};
 use crate::api::{
-    AttachRequest, AttachResponse, Endpoint, EndpointFilter, EndpointSpec, Endpoints, EndpointsRequest,
-    EndpointsResponse, Network, Networks, Problem, ProblemKind, ReplaceRequest, Seen, SeenQuery, WaitQuery,
+    AttachRequest, AttachResponse, Endpoint, EndpointFilter, EndpointQuery, EndpointSpec, Endpoints, EndpointsRequest,
+    EndpointsResponse, Network, Networks, Problem, ProblemKind, ReplaceRequest, Seen, SeenQuery, TurnQuery, WaitQuery,
 };
 use crate::ca::random;
 use crate::node::tables::WriteError;
 use crate::node::{Node, Write};
 use crate::record::network::{self as record, EndpointId, EndpointName, EndpointState, NetworkId, Protocol};
-use crate::record::{ClusterId, NodeId, Version};
+use crate::record::{NodeId, Version};
 use crate::session::Downs;
 use crate::wire::table::{Scope, Sight};
 
+mod names;
+
 /// How long others are asked who has seen a version, when nobody says otherwise.
 const SEEN_WAIT: Duration = Duration::from_secs(2);
+/// From so many on, what is to be written is read on another thread.
+const SPECS_MANY: usize = 256;
 /// Endpoints named in one problem, at most.
 const CANDIDATES_MAX: usize = 10;
 
@@ -43,99 +49,6 @@ impl From<WriteRefused> for Problem {
             WriteRefused::Keep(KeepError::Disk(_)) | WriteRefused::Stopped(_) => ProblemKind::Internal,
         };
         kind.problem(detail)
-    }
-}
-
-// ---- names -----------------------------------------------------------------------------------------------------------
-
-/// The id that follows from names, the same on every node.
-fn named<const N: usize>(parts: [&[u8]; N]) -> [u8; 16] {
-    let mut text = Vec::new();
-    for part in parts {
-        // Their lengths keep "ab", "c" from being "a", "bc".
-        text.extend_from_slice(&part.len().to_be_bytes());
-        text.extend_from_slice(part);
-    }
-    let mut id = [0; 16];
-    id.iter_mut().zip(digest(&SHA256, &text).as_ref()).for_each(|(slot, byte)| *slot = *byte);
-    id
-}
-
-/// What attached nodes call the networks.
-fn names(node: &Node) -> BTreeMap<NetworkId, BTreeSet<String>> {
-    let mut names: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for (_, network, attachment) in node.tables().attachments() {
-        names.entry(network).or_default().insert(attachment.name);
-    }
-    names
-}
-
-fn known_network(node: &Node, reference: &str) -> Result<Option<NetworkId>, Problem> {
-    let names = names(node);
-    if let Ok(id) = reference.parse::<NetworkId>() {
-        return Ok(names.contains_key(&id).then_some(id));
-    }
-    let named: Vec<_> = names.iter().filter(|(_, names)| names.contains(reference)).map(|(id, _)| *id).collect();
-    match named.as_slice() {
-        [] => Ok(None),
-        [only] => Ok(Some(*only)),
-        several => Err(ProblemKind::Ambiguous
-            .problem(format!("{} networks are called {reference:?}; use an id", several.len()))
-            .with_candidates(several.iter().map(ToString::to_string).collect())),
-    }
-}
-
-/// The network that a reference names.
-///
-/// # Errors
-/// None does, or several do.
-pub(super) fn find_network(node: &Node, reference: &str) -> Result<NetworkId, Problem> {
-    known_network(node, reference)?.ok_or_else(|| {
-        ProblemKind::NotFound
-            .problem(format!("no node is attached to network {reference:?}; 'gossipctl network ls' lists the networks"))
-    })
-}
-
-/// The network that a reference names or would name: a name that nobody has used has its id already.
-///
-/// # Errors
-/// Several are called so.
-pub(super) fn network_id(node: &Node, cluster: ClusterId, reference: &str) -> Result<NetworkId, Problem> {
-    Ok(match (known_network(node, reference)?, reference.parse()) {
-        (Some(id), _) | (None, Ok(id)) => id,
-        (None, Err(_)) => {
-            NetworkId::from_bytes(named([b"gossipd network 1", cluster.as_bytes(), reference.as_bytes()]))
-        }
-    })
-}
-
-/// The endpoint that a reference names: its id, the unique beginning of one, or its task.
-fn find_endpoint(node: &Node, reference: &str) -> Result<(EndpointName, record::Endpoint), Problem> {
-    let (mut by_prefix, mut by_task) = (Vec::new(), Vec::new());
-    let tables = node.tables();
-    for (name, body) in tables.networks().flat_map(|network| tables.endpoints(network)) {
-        let Ok(endpoint) = body.endpoint() else { continue };
-        if !reference.is_empty() && name.id.to_string().starts_with(reference) {
-            by_prefix.push((name, endpoint));
-        } else if endpoint.task.as_deref() == Some(reference) {
-            by_task.push((name, endpoint));
-        }
-    }
-    let mut found = if by_task.is_empty() { by_prefix } else { by_task };
-    match (found.pop(), found.len()) {
-        (Some(only), 0) => Ok(only),
-        (None, _) => Err(ProblemKind::NotFound.problem(format!(
-            "there is no endpoint {reference:?} in the networks that this node is attached to; 'gossipctl endpoint ls' lists them"
-        ))),
-        (Some(last), more) => {
-            let all = found.iter().chain([&last]).take(CANDIDATES_MAX);
-            let row = |(name, endpoint): &(EndpointName, record::Endpoint)| {
-                format!("{} {} on {}", name.id, endpoint.task.as_deref().unwrap_or("-"), name.owner)
-            };
-            Err(ProblemKind::Ambiguous
-                .problem(format!("{reference:?} fits {} endpoints; use an id", more + 1))
-                .with_candidates(all.map(row).collect()))
-        }
     }
 }
 
@@ -198,6 +111,23 @@ impl std::str::FromStr for WantedPort {
     }
 }
 
+/// The nodes that a word of a filter fits: all of a name, and those whose id begins so.
+fn owners(node: &Node, reference: &str) -> Result<Vec<NodeId>, Problem> {
+    let me = node.identity().id;
+    let fits = |member: &crate::node::Member| {
+        let id = member.swim.identity.id;
+        (reference == "self" && id == me)
+            || member.record.as_ref().is_some_and(|record| record.hostname == reference)
+            || id.to_string().starts_with(reference)
+    };
+    let found: Vec<_> = node.members().iter().filter(|member| fits(member)).map(|m| m.swim.identity.id).collect();
+    if found.is_empty() {
+        let what = format!("there is no node {reference:?}; 'gossipctl members' lists the nodes");
+        return Err(ProblemKind::NotFound.problem(what));
+    }
+    Ok(found)
+}
+
 /// The endpoints that fit.
 ///
 /// # Errors
@@ -209,28 +139,14 @@ pub(super) async fn list_endpoints(membership: &Membership, filter: EndpointFilt
     let states: Vec<EndpointState> = words("state", state.as_ref())?;
     let ports: Vec<WantedPort> = words("port", port.as_ref())?;
     let nodes: Vec<String> = words("node", nodes.as_ref())?;
-    let owners = if nodes.is_empty() {
-        None
-    } else {
-        let listed = members(membership).await?.members;
-        let fits = |reference: &String| {
-            let fits = move |member: &crate::api::Member| {
-                (reference == "self" && member.is_self)
-                    || member.hostname.as_ref() == Some(reference)
-                    || member.id.to_string().starts_with(reference.as_str())
-            };
-            listed.iter().filter(move |member| fits(member)).map(|member| member.id).collect::<Vec<_>>()
-        };
-        Some(nodes.iter().flat_map(fits).collect::<BTreeSet<NodeId>>())
-    };
     let read = move |node: &Node| -> Result<Endpoints, Problem> {
         let tables = node.tables();
+        let owners = nodes.iter().map(|reference| owners(node, reference)).collect::<Result<Vec<_>, _>>()?;
+        let owners: BTreeSet<NodeId> = owners.into_iter().flatten().collect();
         let wanted: Result<BTreeSet<_>, _> = networks.iter().map(|name| find_network(node, name)).collect();
         let (wanted, downs) = (wanted?, Downs::of(node));
         if let Some(other) = wanted.iter().find(|network| !tables.is_attached(**network, node.identity().id)) {
-            return Err(ProblemKind::Conflict.problem(format!(
-                "this node is not attached to network {other}, so it does not know its endpoints; ask an attached node ('gossipctl network inspect {other}'), or attach this one"
-            )));
+            return Err(ProblemKind::Conflict.problem(not_attached(node, *other)));
         }
         let fits = |endpoint: &record::Endpoint| {
             let service = endpoint.service.as_ref();
@@ -247,7 +163,7 @@ pub(super) async fn list_endpoints(membership: &Membership, filter: EndpointFilt
         let held = tables.networks().filter(|network| wanted.is_empty() || wanted.contains(network));
         let all = held.flat_map(|network| tables.endpoints(network));
         let mut endpoints: Vec<_> = all
-            .filter(|(name, _)| owners.as_ref().is_none_or(|owners| owners.contains(&name.owner)))
+            .filter(|(name, _)| nodes.is_empty() || owners.contains(&name.owner))
             .filter_map(|(name, body)| Some((name, body.endpoint().ok().filter(|endpoint| fits(endpoint))?)))
             .map(|(name, endpoint)| endpoint_view(name, &endpoint, downs.since(name.owner)))
             .collect();
@@ -262,9 +178,13 @@ pub(super) async fn list_endpoints(membership: &Membership, filter: EndpointFilt
 ///
 /// # Errors
 /// There is none, or several fit.
-pub(super) async fn get_endpoint(membership: &Membership, reference: String) -> Result<Endpoint, Problem> {
+pub(super) async fn get_endpoint(
+    membership: &Membership,
+    reference: String,
+    query: EndpointQuery,
+) -> Result<Endpoint, Problem> {
     let read = move |node: &Node| {
-        let (name, endpoint) = find_endpoint(node, &reference)?;
+        let (name, endpoint) = find_endpoint(node, &reference, query.network.as_deref(), Whose::All)?;
         Ok(endpoint_view(name, &endpoint, Downs::of(node).since(name.owner)))
     };
     membership.engine.query(read).await?
@@ -306,6 +226,7 @@ pub(super) async fn attach(
     let AttachRequest { name, data_path_addr, mac, wait } = request;
     let wait = wait.as_deref().map(parse_wait).transpose()?;
     let mac = mac.as_deref().map(write_mac).transpose()?;
+    let data_path_addr = data_path_addr.as_deref().map(read_data_path).transpose()?;
     let cluster = membership.trust.stored().cluster_id;
     let read = move |node: &Node| -> Result<_, Problem> {
         let id = network_id(node, cluster, &reference)?;
@@ -322,6 +243,13 @@ pub(super) async fn attach(
     Ok(AttachResponse { network: get_network(membership, network.to_string()).await?, seen })
 }
 
+/// An address, or that of an interface.
+fn read_data_path(text: &str) -> Result<IpAddr, Problem> {
+    let spec = AddrSpec::without_port(text);
+    let addr = spec.and_then(|spec| ip_of(&spec, &interface_addrs()));
+    addr.map_err(|error| ProblemKind::BadRequest.problem(format!("data_path_addr: {error}")))
+}
+
 /// Detaches this node from a network; its endpoints there go.
 ///
 /// # Errors
@@ -334,9 +262,23 @@ pub(super) async fn detach(membership: &Membership, reference: String, query: Wa
     seen(membership, Scope::Attachments, sight, wait).await
 }
 
-/// Reads what is to be written, and gives ids to those that have none.
-pub(super) fn identified(
+/// Reads what is to be written, and gives ids to those that have none. Much of it is read on another thread: the protocol
+/// runs on this one.
+pub(super) async fn identified(
     membership: &Membership,
+    network: NetworkId,
+    specs: Vec<EndpointSpec>,
+) -> Result<BTreeMap<EndpointId, record::Endpoint>, Problem> {
+    let me = membership.trust.me;
+    if specs.len() < SPECS_MANY {
+        return identify(me, network, specs);
+    }
+    let read = tokio::task::spawn_blocking(move || identify(me, network, specs)).await;
+    read.map_err(|error| ProblemKind::Internal.problem(error.to_string()))?
+}
+
+fn identify(
+    me: NodeId,
     network: NetworkId,
     specs: Vec<EndpointSpec>,
 ) -> Result<BTreeMap<EndpointId, record::Endpoint>, Problem> {
@@ -345,15 +287,12 @@ pub(super) fn identified(
         let (id, endpoint) = read_spec(spec)?;
         let id = match (id, &endpoint.task) {
             (Some(id), _) => id,
-            (None, Some(task)) => {
-                let me = membership.trust.me;
-                EndpointId::from_bytes(named([
-                    b"gossipd endpoint 1",
-                    me.as_bytes(),
-                    network.as_bytes(),
-                    task.as_bytes(),
-                ]))
-            }
+            (None, Some(task)) => EndpointId::from_bytes(named([
+                b"gossipd endpoint 1",
+                me.as_bytes(),
+                network.as_bytes(),
+                task.as_bytes(),
+            ])),
             (None, None) => {
                 EndpointId::from_bytes(random().map_err(|error| ProblemKind::Internal.problem(error.to_string()))?)
             }
@@ -396,10 +335,12 @@ pub(super) async fn set_endpoints(
     let EndpointsRequest { set, remove, wait } = request;
     let wait = wait.as_deref().map(parse_wait).transpose()?;
     let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
-    let set = identified(membership, network, set)?;
+    let set = identified(membership, network, set).await?;
     if let Some(id) = remove.iter().find(|id| set.contains_key(id)) {
         return Err(ProblemKind::BadRequest.problem(format!("endpoint {id} is to be both set and removed")));
     }
+    let removed = remove.clone();
+    membership.engine.query(move |node| check_own(node, network, &removed)).await??;
     let ids: Vec<_> = set.keys().copied().collect();
     let changed: Vec<_> = ids.iter().chain(&remove).copied().collect();
     let endpoints = set.into_iter().map(|(id, endpoint)| (id, Some(endpoint)));
@@ -407,6 +348,28 @@ pub(super) async fn set_endpoints(
     let sight = membership.engine.write(Write::Set { network, endpoints }).await?;
     membership.leases.untie(network, changed.into_iter()).await?;
     written(membership, network, ids, (sight, wait)).await
+}
+
+/// Only what is this node's is written. What is to be removed and is not there is gone already; what is elsewhere was not
+/// meant.
+fn check_own(node: &Node, network: NetworkId, remove: &[EndpointId]) -> Result<(), Problem> {
+    let (me, tables) = (node.identity().id, node.tables());
+    if !tables.is_attached(network, me) {
+        return Err(ProblemKind::NotFound.problem(not_attached(node, network)));
+    }
+    let is_here = |id: EndpointId| tables.endpoint(EndpointName { network, owner: me, id }).is_some();
+    for id in remove.iter().filter(|id| !is_here(**id)) {
+        let mut all = tables.networks().flat_map(|network| tables.endpoints(network)).map(|(name, _)| name);
+        if let Some(other) = all.find(|name| name.id == *id) {
+            return Err(ProblemKind::Conflict.problem(format!(
+                "endpoint {id} is no endpoint of this node in network {}: it is one of {} in network {}",
+                title(node, network),
+                host(node, other.owner),
+                title(node, other.network)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Makes these all endpoints of this node in a network.
@@ -421,7 +384,8 @@ pub(super) async fn replace_endpoints(
     let ReplaceRequest { endpoints, wait } = request;
     let wait = wait.as_deref().map(parse_wait).transpose()?;
     let network = membership.engine.query(move |node| find_network(node, &reference)).await??;
-    let endpoints = identified(membership, network, endpoints)?;
+    membership.engine.query(move |node| check_own(node, network, &[])).await??;
+    let endpoints = identified(membership, network, endpoints).await?;
     let ids: Vec<_> = endpoints.keys().copied().collect();
     let sight = membership.engine.write(Write::Replace { network, endpoints }).await?;
     membership.leases.untie_all(network).await?;
@@ -445,10 +409,11 @@ pub(super) async fn turn(
     membership: &Membership,
     reference: String,
     turn: Turn,
-    query: WaitQuery,
+    TurnQuery { network, wait }: TurnQuery,
 ) -> Result<EndpointsResponse, Problem> {
-    let wait = query.wait.as_deref().map(parse_wait).transpose()?;
-    let (name, _) = membership.engine.query(move |node| find_endpoint(node, &reference)).await??;
+    let wait = wait.as_deref().map(parse_wait).transpose()?;
+    let find_own = move |node: &Node| find_endpoint(node, &reference, network.as_deref(), Whose::OwnFirst);
+    let (name, _) = membership.engine.query(find_own).await??;
     let EndpointName { network, owner, id } = name;
     if owner != membership.trust.me {
         let host = find(members(membership).await?.members, &owner.to_string()).ok().and_then(|member| member.hostname);
@@ -482,8 +447,18 @@ pub(super) async fn who_has_seen(
     let owner = find(members(membership).await?.members, node.as_deref().unwrap_or("self"))?.id;
     let version = version.as_deref().map(parse_version).transpose()?;
     let read = move |node: &Node| {
-        let scope = Scope::Network(find_network(node, &reference)?);
-        let held = node.tables().version(scope, owner);
+        let network = find_network(node, &reference)?;
+        let (scope, tables) = (Scope::Network(network), node.tables());
+        if !tables.is_attached(network, owner) {
+            let attached: Vec<_> = tables.attached(network).map(|id| host(node, id)).take(CANDIDATES_MAX).collect();
+            let (host, network) = (host(node, owner), title(node, network));
+            let what = format!("{host} is not attached to network {network}, so it has no table there");
+            return Err(ProblemKind::NotFound.problem(what).with_candidates(attached));
+        }
+        if version.is_none() && !tables.holds(scope) {
+            return Err(ProblemKind::NotFound.problem(not_attached(node, network)));
+        }
+        let held = tables.version(scope, owner);
         Ok::<_, Problem>((Sight { scope, owner, version: version.unwrap_or(held) }, held))
     };
     let (sight, held) = membership.engine.query(read).await??;

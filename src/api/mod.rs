@@ -29,12 +29,15 @@ pub use self::decide::{
 };
 pub use self::doctor::{Diagnosis, DoctorRequest, Examiner, Finding, FindingCode, PeerCheck, Severity, Way};
 pub use self::network::{
-    AttachRequest, AttachResponse, Attachment, Conflict, Endpoint, EndpointFilter, EndpointRef, EndpointSpec,
-    Endpoints, EndpointsRequest, EndpointsResponse, LeaseLine, LeaseRequest, Network, Networks, Port, ReplaceRequest,
-    Seen, SeenQuery, Service, WaitQuery,
+    AttachRequest, AttachResponse, Attachment, Conflict, Endpoint, EndpointFilter, EndpointQuery, EndpointRef,
+    EndpointSpec, Endpoints, EndpointsRequest, EndpointsResponse, LeaseLine, LeaseRequest, Network, Networks, Port,
+    ReplaceRequest, Seen, SeenQuery, Service, TurnQuery, WaitQuery,
 };
 pub use self::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::record::{Availability, ClusterId, NodeId, Role, Status};
+
+/// Longest wait for confirmations that a request may ask for.
+pub const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Where the daemon listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/gossipd/gossipd.sock";

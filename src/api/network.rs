@@ -63,9 +63,9 @@ pub struct Conflict {
     /// The address.
     #[cfg_attr(feature = "agent", schema(value_type = schema::IpAddress))]
     pub address: IpAddr,
-    /// Endpoints that claim it for their own, in order: the first has it.
+    /// Endpoints that claim it for their own, in order: the first has it, unless a service has.
     pub endpoints: Vec<EndpointRef>,
-    /// Services that claim it for their virtual address, in order of their ids: the first has it.
+    /// Services that claim it for their virtual address, in order of their ids: the first has it, before all endpoints.
     #[cfg_attr(feature = "agent", schema(value_type = Vec<schema::NetworkName>))]
     pub services: Vec<String>,
 }
@@ -100,10 +100,10 @@ pub struct AttachRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "agent", schema(value_type = Option<schema::NetworkName>))]
     pub name: Option<String>,
-    /// Where this node's tunnel ends; its data-path address, when left out.
+    /// Where this node's tunnel ends, an address or the interface that has it; the node's data-path address, when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::IpAddress>))]
-    pub data_path_addr: Option<IpAddr>,
+    #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HostSpec>))]
+    pub data_path_addr: Option<String>,
     /// The tunnel's hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "agent", schema(value_type = Option<schema::HardwareAddress>))]
@@ -335,6 +335,29 @@ pub struct EndpointsResponse {
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "agent", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct WaitQuery {
+    /// Waits up to this long, "30s", until all nodes that should have it have said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+}
+
+/// Which of several endpoints is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub struct EndpointQuery {
+    /// The network that it is in, by id or name; any, when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+}
+
+/// Which of several endpoints is to be changed, and how long to wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "agent", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub struct TurnQuery {
+    /// The network that it is in, by id or name; any, when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Waits up to this long, "30s", until all nodes that should have it have said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,

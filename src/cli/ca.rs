@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::args::{CaArgs, CaFormat};
-use super::exit::{Exit, Failure, Outcome, printable};
-use crate::api::{CaChange, CaResponse, MemberFilter, RotateCaRequest};
-use crate::client::{Client, ClientError};
+use super::exit::{Exit, Failure, Outcome};
+use super::node;
+use crate::api::{CaChange, CaResponse, RotateCaRequest};
+use crate::client::Client;
 
 /// Time between two looks at a change. It takes seconds, and each look is a question to this machine's daemon.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,7 +27,7 @@ pub(super) async fn ca(socket: &Path, args: CaArgs) -> Result<Outcome, Failure> 
     }
     let CaResponse { certificate, change, .. } = &answer;
     let said = match change {
-        Some(change) => Some(progress(&client, change).await?),
+        Some(change) => Some(progress(&client, change).await),
         None => None,
     };
     if let Some(said) = said.as_ref().filter(|_| wait.is_some()) {
@@ -39,22 +40,14 @@ pub(super) async fn ca(socket: &Path, args: CaArgs) -> Result<Outcome, Failure> 
 }
 
 /// How far a change is, and whom it waits for.
-async fn progress(client: &Client, CaChange { phase, waiting, .. }: &CaChange) -> Result<String, ClientError> {
-    let members = client.members(&MemberFilter::default()).await?.members;
-    let name = |id: &crate::record::NodeId| {
-        let member = members.iter().find(|member| member.id == *id);
-        match member.and_then(|member| member.hostname.as_ref().map(|name| (name, member.status))) {
-            Some((hostname, status)) => format!("{} ({status})", printable(hostname)),
-            None => id.to_string(),
-        }
-    };
+async fn progress(client: &Client, CaChange { phase, waiting, .. }: &CaChange) -> String {
     let step = phase.word();
-    Ok(if waiting.is_empty() {
+    if waiting.is_empty() {
         format!(
             "the CA is being changed (step {step}): all nodes have followed, and the next step is about to be taken"
         )
     } else {
-        let names: Vec<_> = waiting.iter().map(name).collect();
-        format!("the CA is being changed (step {step}): waiting for {}", names.join(", "))
-    })
+        let names = node::names(client, waiting).await;
+        format!("the CA is being changed (step {step}): waiting for {names}")
+    }
 }

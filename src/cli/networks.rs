@@ -17,7 +17,7 @@ use crate::api::{
 };
 use crate::client::{Client, EndpointTurn};
 use crate::record::NodeId;
-use crate::record::network::{EndpointId, EndpointState, Protocol, PublishMode};
+use crate::record::network::{Cidr, EndpointId, EndpointState, NetworkId, Protocol, PublishMode};
 
 /// Largest file that endpoints are read from, in bytes: as much as the daemon takes.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -61,7 +61,7 @@ pub(super) enum EndpointCommand {
     #[command(visible_alias = "remove")]
     Rm(TurnArgs),
     /// Show all that is known of endpoints
-    Inspect(ReferencesArgs),
+    Inspect(EndpointReferencesArgs),
 }
 
 /// `network ls`.
@@ -81,9 +81,9 @@ pub(super) struct AttachArgs {
     /// What the network is called, when it is named by its id
     #[arg(long)]
     name: Option<String>,
-    /// Where this node's tunnel ends [default: its data-path address]
-    #[arg(long, value_name = "IP")]
-    data_path_addr: Option<IpAddr>,
+    /// Where this node's tunnel ends [default: its data-path address, which is followed when it changes]
+    #[arg(long, value_name = "IP|INTERFACE")]
+    data_path_addr: Option<String>,
     /// The tunnel's hardware address
     #[arg(long, value_name = "MAC")]
     mac: Option<String>,
@@ -119,6 +119,17 @@ pub(super) struct ReferencesArgs {
     references: Vec<String>,
 }
 
+/// `endpoint inspect`.
+#[derive(Debug, Args)]
+pub(super) struct EndpointReferencesArgs {
+    /// Only in this network, by name or id: a task may be in several
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+    /// Ids, unique beginnings of ids, or tasks
+    #[arg(required = true, value_name = "ENDPOINT")]
+    references: Vec<String>,
+}
+
 /// `endpoint ls`.
 #[derive(Debug, Args)]
 pub(super) struct EndpointsArgs {
@@ -132,10 +143,10 @@ pub(super) struct EndpointsArgs {
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Only in these states, comma-separated
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", value_parser = each::<EndpointState>)]
     state: Option<String>,
     /// Only with one of these published ports, comma-separated: 8080 or 53/udp
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = each::<PublishedFilter>)]
     port: Option<String>,
     /// How to show them
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ListFormat::Table)]
@@ -170,7 +181,7 @@ pub(super) struct SetArgs {
     #[arg(long)]
     id: Option<EndpointId>,
     /// An address with its prefix length
-    #[arg(long, value_name = "IP/PREFIX", required_unless_present = "file")]
+    #[arg(long, value_name = "IP/PREFIX", required_unless_present = "file", value_parser = address)]
     address: Vec<String>,
     /// The hardware address
     #[arg(long)]
@@ -197,11 +208,38 @@ pub(super) struct SetArgs {
 /// `endpoint disable|enable|rm`.
 #[derive(Debug, Args)]
 pub(super) struct TurnArgs {
+    /// Only in this network, by name or id: a task may be in several
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
     #[command(flatten)]
     waiting: Waiting,
     /// Ids, unique beginnings of ids, or tasks
     #[arg(required = true, value_name = "ENDPOINT")]
     endpoints: Vec<String>,
+}
+
+/// Reads words between commas, each of which has to be one.
+fn each<T: std::str::FromStr<Err: ToString>>(text: &str) -> Result<String, String> {
+    text.split(',').try_for_each(|word| word.parse::<T>().map(drop).map_err(|error| error.to_string()))?;
+    Ok(text.to_owned())
+}
+
+/// Reads `10.0.9.5/24`.
+fn address(text: &str) -> Result<String, String> {
+    text.parse::<Cidr>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A published port to look for, such as `8080` or `53/udp`.
+struct PublishedFilter;
+
+impl std::str::FromStr for PublishedFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let port = port.parse::<u16>().map_err(|_| format!("{text:?} is not a port; expected 8080 or 53/udp"));
+        port.and_then(|_| protocol.parse::<Protocol>().map(|_| Self).map_err(|error| error.to_string()))
+    }
 }
 
 /// Reads `8080:80/tcp,mode=host`.
@@ -242,7 +280,7 @@ pub(super) async fn network(socket: &Path, command: NetworkCommand) -> Result<Ou
             let client = Client::connect(socket).await?;
             let answer = client.attach(&network, &request, waiting.wait).await?;
             let mut outcome = Outcome::data(format!("{}\n", answer.network.id));
-            outcome.failures.extend(unseen(&network, &answer.seen));
+            outcome.failures.extend(unseen(&client, &network, &answer.seen).await);
             Ok(outcome)
         }
         NetworkCommand::Detach(DetachArgs { waiting, networks }) => {
@@ -252,7 +290,7 @@ pub(super) async fn network(socket: &Path, command: NetworkCommand) -> Result<Ou
                 match client.detach(network, waiting.wait).await {
                     Ok(seen) => {
                         outcome.out.push_str(&format!("{network}\n"));
-                        outcome.failures.extend(unseen(network, &seen));
+                        outcome.failures.extend(unseen(&client, network, &seen).await);
                     }
                     Err(error) => node::note(&mut outcome, error)?,
                 }
@@ -274,15 +312,12 @@ pub(super) async fn network(socket: &Path, command: NetworkCommand) -> Result<Ou
     }
 }
 
-fn unseen(what: &str, seen: &Seen) -> Option<Failure> {
+async fn unseen(client: &Client, what: &str, seen: &Seen) -> Option<Failure> {
     if seen.unconfirmed.is_empty() {
         return None;
     }
-    let names: Vec<_> = seen.unconfirmed.iter().map(NodeId::to_string).collect();
-    let text = format!(
-        "{what}: it is in force and spreads on, but these nodes have not confirmed it yet: {}",
-        names.join(", ")
-    );
+    let names = node::names(client, &seen.unconfirmed).await;
+    let text = format!("{what}: it is in force and spreads on, but these nodes have not confirmed it yet: {names}");
     Some(Failure::new(Exit::Failed, text))
 }
 
@@ -310,11 +345,11 @@ pub(super) async fn endpoint(socket: &Path, command: EndpointCommand) -> Result<
         EndpointCommand::Disable(args) => turn(socket, EndpointTurn::Disable, args).await,
         EndpointCommand::Enable(args) => turn(socket, EndpointTurn::Enable, args).await,
         EndpointCommand::Rm(args) => turn(socket, EndpointTurn::Remove, args).await,
-        EndpointCommand::Inspect(ReferencesArgs { references }) => {
+        EndpointCommand::Inspect(EndpointReferencesArgs { network, references }) => {
             let client = Client::connect(socket).await?;
             let (mut found, mut outcome) = (Vec::new(), Outcome::default());
             for reference in &references {
-                match client.endpoint(reference).await {
+                match client.endpoint(reference, network.as_deref()).await {
                     Ok(endpoint) => found.push(endpoint),
                     Err(error) => node::note(&mut outcome, error)?,
                 }
@@ -346,7 +381,7 @@ async fn list(socket: &Path, args: EndpointsArgs) -> Result<Outcome, Failure> {
 fn endpoints_table(
     endpoints: &[Endpoint],
     hosts: &BTreeMap<NodeId, String>,
-    networks: &BTreeMap<crate::record::network::NetworkId, String>,
+    networks: &BTreeMap<NetworkId, String>,
 ) -> String {
     let port = |Port { protocol, published, target, mode }: &Port| {
         let host = if *mode == PublishMode::Host { " (host)" } else { "" };
@@ -375,10 +410,10 @@ async fn set(socket: &Path, args: SetArgs) -> Result<Outcome, Failure> {
         None => vec![spec(args)?],
     };
     let request = EndpointsRequest { set, ..EndpointsRequest::default() };
-    let EndpointsResponse { endpoints, seen } =
-        Client::connect(socket).await?.set_endpoints(&network, &request, wait).await?;
+    let client = Client::connect(socket).await?;
+    let EndpointsResponse { endpoints, seen } = client.set_endpoints(&network, &request, wait).await?;
     let mut outcome = Outcome::data(endpoints.iter().map(|one| format!("{}\n", one.id)).collect::<String>());
-    outcome.failures.extend(unseen(&network, &seen));
+    outcome.failures.extend(unseen(&client, &network, &seen).await);
     Ok(outcome)
 }
 
@@ -418,15 +453,15 @@ fn read(path: &Path) -> Result<Vec<EndpointSpec>, Failure> {
 }
 
 async fn turn(socket: &Path, turn: EndpointTurn, args: TurnArgs) -> Result<Outcome, Failure> {
-    let TurnArgs { waiting, endpoints } = args;
+    let TurnArgs { network, waiting, endpoints } = args;
     super::ctl::refuse_duration(&endpoints, waiting.wait)?;
     let client = Client::connect(socket).await?;
     let mut outcome = Outcome::default();
     for reference in &endpoints {
-        match client.turn_endpoint(reference, turn, waiting.wait).await {
+        match client.turn_endpoint(reference, network.as_deref(), turn, waiting.wait).await {
             Ok(answer) => {
                 outcome.out.push_str(&format!("{reference}\n"));
-                outcome.failures.extend(unseen(reference, &answer.seen));
+                outcome.failures.extend(unseen(&client, reference, &answer.seen).await);
             }
             Err(error) => node::note(&mut outcome, error)?,
         }
@@ -440,8 +475,32 @@ fn down(since: Option<&String>) -> &'static str {
     if since.is_some() { ", node down" } else { "" }
 }
 
+/// What people call nodes and networks, as far as that was heard.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) hosts: BTreeMap<NodeId, String>,
+    pub(super) networks: BTreeMap<NetworkId, String>,
+}
+
+impl Names {
+    /// A node's id and name.
+    pub(super) fn node(&self, id: NodeId) -> String {
+        format!("{id}  {}", self.hosts.get(&id).map_or_else(|| "-".to_owned(), |name| printable(name)))
+    }
+
+    /// A node's name, or else its id.
+    pub(super) fn host(&self, id: NodeId) -> String {
+        self.hosts.get(&id).map_or_else(|| id.to_string(), |name| printable(name))
+    }
+
+    /// A network's name, or else its id.
+    fn network(&self, id: NetworkId) -> String {
+        self.networks.get(&id).map_or_else(|| id.to_string(), |name| printable(name))
+    }
+}
+
 /// What a line says of an attachment.
-pub(super) fn attachment_text(old: Option<&Attachment>, new: Option<&Attachment>) -> Option<String> {
+pub(super) fn attachment_text(names: &Names, old: Option<&Attachment>, new: Option<&Attachment>) -> Option<String> {
     let Attachment { network, name, node, data_path_addr, mac: _, owner_down_since } = new.or(old)?;
     let what = match (old, new) {
         (None, Some(_)) => "attached",
@@ -449,12 +508,13 @@ pub(super) fn attachment_text(old: Option<&Attachment>, new: Option<&Attachment>
         _ => "attachment",
     };
     let down = down(owner_down_since.as_ref());
+    let node = names.node(*node);
     Some(format!("{node}  {what}: network {} ({network}) at {data_path_addr}{down}", printable(name)))
 }
 
 /// What a line says of an endpoint.
-pub(super) fn endpoint_text(old: Option<&Endpoint>, new: Option<&Endpoint>) -> Option<String> {
-    let Endpoint { id, node, service, task, state, addresses, owner_down_since, .. } = new.or(old)?;
+pub(super) fn endpoint_text(names: &Names, old: Option<&Endpoint>, new: Option<&Endpoint>) -> Option<String> {
+    let Endpoint { id, node, network, service, task, state, addresses, owner_down_since, .. } = new.or(old)?;
     let name = service.as_ref().map_or_else(|| "-".to_owned(), |service| printable(&service.name));
     let task = task.as_ref().map_or_else(String::new, |task| format!(" {}", printable(task)));
     let what = match (old, new) {
@@ -464,14 +524,17 @@ pub(super) fn endpoint_text(old: Option<&Endpoint>, new: Option<&Endpoint>) -> O
         _ => state.to_string(),
     };
     let down = down(owner_down_since.as_ref());
-    Some(format!("{node}  endpoint {id} of {name}{task} at {}  {what}{down}", addresses.join(", ")))
+    let (node, network) = (names.node(*node), names.network(*network));
+    Some(format!("{node}  endpoint {id} of {name}{task} in {network} at {}  {what}{down}", addresses.join(", ")))
 }
 
 /// What a line says of an address that several claim.
-pub(super) fn conflict_text(old: Option<&Conflict>, new: Option<&Conflict>) -> Option<String> {
+pub(super) fn conflict_text(names: &Names, old: Option<&Conflict>, new: Option<&Conflict>) -> Option<String> {
     let Conflict { network, address, endpoints, services } = new.or(old)?;
-    let all: Vec<String> =
-        endpoints.iter().map(|one| one.id.to_string()).chain(services.iter().map(|s| printable(s))).collect();
+    let services = services.iter().map(|service| format!("service {}", printable(service)));
+    let endpoints = endpoints.iter().map(|one| format!("endpoint {} on {}", one.id, names.host(one.node)));
+    let all: Vec<String> = services.chain(endpoints).collect();
+    let network = names.network(*network);
     Some(match new {
         Some(_) => {
             format!("conflict: {address} in network {network} is claimed by {}; the first has it", all.join(", "))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::args::{MetadataArgs, NodesArgs, RmArgs, UpdateArgs, Why};
 use super::exit::{Exit, Failure, Outcome, printable};
-use crate::api::{Metadata, RemoveRequest, UpdateRequest};
+use crate::api::{MemberFilter, Metadata, RemoveRequest, UpdateRequest, WAIT_MAX};
 use crate::client::{Client, ClientError};
 use crate::record::{NodeId, Role};
 
@@ -64,7 +64,7 @@ pub(super) async fn rm(socket: &Path, args: RmArgs) -> Result<Outcome, Failure> 
         match client.remove_member(node, &request, wait).await {
             Ok(answer) => {
                 outcome.out.push_str(&format!("{node}\n"));
-                outcome.failures.extend(unconfirmed(node, &answer.unconfirmed));
+                outcome.failures.extend(unconfirmed(&client, node, &answer.unconfirmed).await);
             }
             Err(error) => note(&mut outcome, error)?,
         }
@@ -88,7 +88,7 @@ async fn decide(
         match client.update_member(node, &request, *wait).await {
             Ok(answer) => {
                 outcome.out.push_str(&done(node));
-                outcome.failures.extend(unconfirmed(node, &answer.unconfirmed));
+                outcome.failures.extend(unconfirmed(&client, node, &answer.unconfirmed).await);
             }
             Err(error) => note(&mut outcome, error)?,
         }
@@ -107,14 +107,27 @@ pub(super) fn note(outcome: &mut Outcome, error: ClientError) -> Result<(), Fail
     Ok(())
 }
 
-fn unconfirmed(node: &str, missing: &[NodeId]) -> Option<Failure> {
+/// What people call these nodes, with their ids.
+pub(super) async fn names(client: &Client, nodes: &[NodeId]) -> String {
+    // Only names are missing then.
+    let members = client.members(&MemberFilter::default()).await.map(|listed| listed.members).unwrap_or_default();
+    let name = |id: &NodeId| {
+        let member = members.iter().find(|member| member.id == *id);
+        match member.and_then(|member| member.hostname.as_ref().map(|name| (name, member.status))) {
+            Some((hostname, status)) => format!("{} ({id}, {status})", printable(hostname)),
+            None => id.to_string(),
+        }
+    };
+    nodes.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+async fn unconfirmed(client: &Client, node: &str, missing: &[NodeId]) -> Option<Failure> {
     if missing.is_empty() {
         return None;
     }
-    let names: Vec<_> = missing.iter().map(NodeId::to_string).collect();
+    let names = names(client, missing).await;
     let what = format!(
-        "the decision about {node} is in force and spreads on, but these nodes have not confirmed it yet: {}",
-        names.join(", ")
+        "the decision about {node} is in force and spreads on, but these nodes have not confirmed it yet: {names}"
     );
     Some(Failure::new(Exit::Failed, what))
 }
@@ -154,5 +167,10 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 /// Reads how long to wait for confirmations.
 pub(super) fn wait(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error} (a duration is written like 30s or 2m)"))
+    let wait =
+        humantime::parse_duration(text).map_err(|error| format!("{error} (a duration is written like 30s or 2m)"))?;
+    if wait > WAIT_MAX {
+        return Err(format!("{text} is too long: at most {} is waited", humantime::format_duration(WAIT_MAX)));
+    }
+    Ok(wait)
 }

@@ -13,9 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::{StreamFormat, WatchArgs};
 use super::exit::{Exit, Failure, Outcome, printable, warn};
 use super::hook::Hook;
-use super::networks::{attachment_text, conflict_text, endpoint_text};
+use super::networks::{Names, attachment_text, conflict_text, endpoint_text};
 use crate::api::watch::{Change, Item, Line, Object, Values};
-use crate::api::{Decision, Member};
+use crate::api::{Decision, Member, MemberFilter, Network, Networks};
 use crate::client::{Client, Feed, Told, WatchOptions};
 
 /// Follows the stream until it is interrupted, or nobody reads it any more.
@@ -25,10 +25,20 @@ pub(super) async fn watch(socket: &Path, args: WatchArgs) -> Result<Outcome, Fai
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_listen)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_listen)?;
     let options = WatchOptions { topics, labels, networks, status: filters.concat(), since, ..WatchOptions::default() };
-    let feed = Client::connect(socket).await?.feed(options);
+    let client = Client::connect(socket).await?;
+    let mut names = Names::default();
+    if let StreamFormat::Text = format
+        && let (Ok(members), Ok(known)) = (client.members(&MemberFilter::default()).await, client.networks().await)
+    {
+        // What the stream does not tell of, as it is not asked for.
+        names.hosts = members.members.into_iter().filter_map(|one| Some((one.id, one.hostname?))).collect();
+        names.networks = known.networks.into_iter().map(|one| (one.id, one.name)).collect();
+    }
+    warn_of_unattached(&client, &options.networks).await;
+    let feed = client.feed(options);
     let mut hook = exec.map(|command| Hook::start(command, socket));
     let done = tokio::select! {
-        done = follow(feed, format, hook.as_mut(), io::stdout()) => done,
+        done = follow(feed, (format, names), hook.as_mut(), io::stdout()) => done,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         () = reader_gone() => Ok(()),
@@ -38,6 +48,25 @@ pub(super) async fn watch(socket: &Path, args: WatchArgs) -> Result<Outcome, Fai
         warn(&format!("the command was not run for the last {waiting} changes"));
     }
     done.map(|()| Outcome::default())
+}
+
+/// Nothing comes from networks that this node is not attached to, until it is.
+async fn warn_of_unattached(client: &Client, wanted: &[String]) {
+    let Ok(Networks { networks, .. }) = client.networks().await else { return };
+    for reference in wanted {
+        let is_meant = |network: &&Network| network.name == *reference || network.id.to_string() == *reference;
+        match networks.iter().find(is_meant) {
+            Some(network) if network.attached => {}
+            Some(_) => warn(&format!(
+                "this node is not attached to network {}: its endpoints come when it is ('gossipctl network attach {0}')",
+                printable(reference)
+            )),
+            None => warn(&format!(
+                "no node is attached to network {:?} yet ('gossipctl network ls' lists the networks); it is waited for",
+                reference
+            )),
+        }
+    }
 }
 
 /// Waits until nobody reads stdout any more. A write would tell too, but the next one may be far off.
@@ -56,7 +85,7 @@ async fn reader_gone() {
 /// Writes what comes, until nothing more does or nobody reads it.
 async fn follow(
     mut feed: Feed,
-    format: StreamFormat,
+    (format, mut names): (StreamFormat, Names),
     mut hook: Option<&mut Hook>,
     mut out: impl Write,
 ) -> Result<(), Failure> {
@@ -86,7 +115,7 @@ async fn follow(
         }
         let written = match format {
             StreamFormat::Ndjson => out.write_all(&raw),
-            StreamFormat::Text => text(&line).map_or(Ok(()), |text| writeln!(out, "{text}")),
+            StreamFormat::Text => text(&line, &mut names).map_or(Ok(()), |text| writeln!(out, "{text}")),
         };
         match written.and_then(|()| out.flush()) {
             Ok(()) => {}
@@ -99,39 +128,40 @@ async fn follow(
 }
 
 /// A line for people; none when it is of no interest to them.
-fn text(line: &Line) -> Option<String> {
+fn text(line: &Line, names: &mut Names) -> Option<String> {
+    learn(line, names);
     match line {
         Line::Item(Item { what: Object::Members { value } }) => {
             Some(format!("{}  {}  {} (listed)", value.since, node(value), value.status))
         }
         Line::Item(Item { what: Object::Decisions { value } }) => {
-            Some(format!("{}  {} (listed)", value.at, decision_text(value)))
+            Some(format!("{}  {} (listed)", value.at, decision_text(names, value)))
         }
         Line::Item(Item { what }) => {
             let text = match what {
-                Object::Networks { value } => attachment_text(None, Some(value)),
-                Object::Endpoints { value } => endpoint_text(None, Some(value)),
-                Object::Conflicts { value } => conflict_text(None, Some(value)),
+                Object::Networks { value } => attachment_text(names, None, Some(value)),
+                Object::Endpoints { value } => endpoint_text(names, None, Some(value)),
+                Object::Conflicts { value } => conflict_text(names, None, Some(value)),
                 _ => None,
             };
             text.map(|text| format!("{text} (listed)"))
         }
         Line::Change(change) => {
             let Change { revision: _, time, cause, by, what } = change.as_ref();
-            let by = by.map(|by| format!(", by {by}")).unwrap_or_default();
+            let by = by.map(|by| format!(", by {}", names.host(by))).unwrap_or_default();
             let cause = cause.word();
             let (old, new) = match what {
                 Values::Members { old, new } => (old.as_deref(), new.as_deref()),
                 Values::Decisions { old, new } => {
                     let (decision, ends) = (new.as_ref().or(old.as_ref())?, new.is_none());
                     let ends = if ends { " does not stand any more" } else { "" };
-                    return Some(format!("{time}  {}{ends} ({cause}{by})", decision_text(decision)));
+                    return Some(format!("{time}  {}{ends} ({cause}{by})", decision_text(names, decision)));
                 }
                 tables => {
                     let text = match tables {
-                        Values::Networks { old, new } => attachment_text(old.as_deref(), new.as_deref()),
-                        Values::Endpoints { old, new } => endpoint_text(old.as_deref(), new.as_deref()),
-                        Values::Conflicts { old, new } => conflict_text(old.as_deref(), new.as_deref()),
+                        Values::Networks { old, new } => attachment_text(names, old.as_deref(), new.as_deref()),
+                        Values::Endpoints { old, new } => endpoint_text(names, old.as_deref(), new.as_deref()),
+                        Values::Conflicts { old, new } => conflict_text(names, old.as_deref(), new.as_deref()),
                         _ => None,
                     };
                     return text.map(|text| format!("{time}  {text} ({cause}{by})"));
@@ -143,8 +173,28 @@ fn text(line: &Line) -> Option<String> {
     }
 }
 
-fn decision_text(Decision { node, register, key, value, reason, .. }: &Decision) -> String {
-    let node = node.map_or_else(|| "the cluster".to_owned(), |node| node.to_string());
+/// What a line says about names, for this one and those after it.
+fn learn(line: &Line, names: &mut Names) {
+    let (member, attachment) = match line {
+        Line::Item(Item { what: Object::Members { value } }) => (Some(value), None),
+        Line::Item(Item { what: Object::Networks { value } }) => (None, Some(value)),
+        Line::Change(change) => match &change.what {
+            Values::Members { new, .. } => (new.as_ref(), None),
+            Values::Networks { new, .. } => (None, new.as_ref()),
+            _ => return,
+        },
+        _ => return,
+    };
+    if let Some((id, hostname)) = member.and_then(|member| Some((member.id, member.hostname.clone()?))) {
+        names.hosts.insert(id, hostname);
+    }
+    if let Some(attachment) = attachment {
+        names.networks.entry(attachment.network).or_insert_with(|| attachment.name.clone());
+    }
+}
+
+fn decision_text(names: &Names, Decision { node, register, key, value, reason, .. }: &Decision) -> String {
+    let node = node.map_or_else(|| "the cluster".to_owned(), |node| names.node(node));
     let key = key.as_ref().map_or_else(String::new, |key| format!(" {}", printable(key)));
     let value = value.as_ref().map_or_else(String::new, |value| format!(" {}", printable(value)));
     let reason = reason.as_ref().map_or_else(String::new, |reason| format!(", because: {}", printable(reason)));
@@ -239,7 +289,8 @@ mod tests {
             change(13, Some(second), None),
             change(14, first(), first()),
         ];
-        let texts: Vec<String> = all.iter().map(|line| text(line).unwrap()).collect();
+        let mut names = Names::default();
+        let texts: Vec<String> = all.iter().map(|line| text(line, &mut names).unwrap()).collect();
         insta::assert_snapshot!(texts.join("\n"), @r#"
         2026-03-12T14:11:27Z  cywjboq8e8pk1buntrulod9fu  a-very-long-host-name.with.a.domain.example.com  down (listed)
         2026-03-12T14:11:28.000Z  955jic8bg1giuljuv9901lic1  -  new, suspect (gossip)
@@ -250,12 +301,12 @@ mod tests {
         2026-03-12T14:11:28.000Z  cywjboq8e8pk1buntrulod9fu  a-very-long-host-name.with.a.domain.example.com  forgotten, was down (gossip)
         2026-03-12T14:11:28.000Z  bj8muio9ov1wkkxg7ts1lqozc  swarm1  changed (gossip)
         "#);
-        assert_eq!(text(&Line::Heartbeat(Mark { revision: 7 })), None);
+        assert_eq!(text(&Line::Heartbeat(Mark { revision: 7 }), &mut Names::default()), None);
     }
 
     async fn followed(fake: &Fake, format: StreamFormat, out: &mut Vec<u8>) -> Result<(), Failure> {
         let client = Client::connect(fake.path()).await.unwrap();
-        follow(client.feed(WatchOptions::default()), format, None, out).await
+        follow(client.feed(WatchOptions::default()), (format, Names::default()), None, out).await
     }
 
     #[tokio::test]
@@ -302,6 +353,6 @@ mod tests {
         let fake = Fake::serve_and_hold(move |_| stream(&said));
         let client = Client::connect(fake.path()).await.unwrap();
         let feed = client.feed(WatchOptions::default());
-        assert_eq!(follow(feed, StreamFormat::Ndjson, None, Closed).await, Ok(()));
+        assert_eq!(follow(feed, (StreamFormat::Ndjson, Names::default()), None, Closed).await, Ok(()));
     }
 }

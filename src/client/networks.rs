@@ -95,12 +95,14 @@ impl Client {
         self.get(&format!("/v1/endpoints{}", query_of(query))).await
     }
 
-    /// One endpoint, by id, the unique beginning of one, or its task.
+    /// One endpoint, by id, the unique beginning of one, or its task; in any network that the daemon's node is attached to, if
+    /// none is given.
     ///
     /// # Errors
     /// A problem `not-found`, `ambiguous`, `not-in-cluster`.
-    pub async fn endpoint(&self, reference: &str) -> Result<Endpoint, ClientError> {
-        self.get(&format!("/v1/endpoints/{}", percent_encode(reference))).await
+    pub async fn endpoint(&self, reference: &str, network: Option<&str>) -> Result<Endpoint, ClientError> {
+        let query = query_of([("network", &network.map(str::to_owned))]);
+        self.get(&format!("/v1/endpoints/{}{query}", percent_encode(reference))).await
     }
 
     /// Sets and takes away endpoints of the daemon's node, all of it in one step or nothing; with `wait`, until all attached
@@ -132,17 +134,18 @@ impl Client {
         self.write(Method::PUT, &format!("/v1/networks/{}/endpoints", percent_encode(network)), &request, wait).await
     }
 
-    /// Changes one endpoint of the daemon's node; with `wait`, until all attached nodes have it or it is over.
+    /// Changes one endpoint of the daemon's node, in any network if none is given; with `wait`, until all attached nodes have it or it is over.
     ///
     /// # Errors
     /// A problem `not-found`, `ambiguous`, `conflict` (it is another node's), `forbidden`, `not-in-cluster`.
     pub async fn turn_endpoint(
         &self,
         reference: &str,
+        network: Option<&str>,
         turn: EndpointTurn,
         wait: Option<Duration>,
     ) -> Result<EndpointsResponse, ClientError> {
-        let query = query_of([("wait", &wait.map(milliseconds))]);
+        let query = query_of([("network", &network.map(str::to_owned)), ("wait", &wait.map(milliseconds))]);
         let target = format!("/v1/endpoints/{}/{}{query}", percent_encode(reference), turn.word());
         self.write(Method::POST, &target, &serde_json::Map::new(), wait).await
     }

@@ -1,11 +1,12 @@
 //! Who claims which address in one network, and who gets it when several do.
 //!
-//! An address belongs to one endpoint, a virtual address to one service. Nobody can keep two owners from claiming the same
-//! one, so all nodes resolve it alike, from the records alone: of a virtual address the service with the smallest id; of an
-//! address the endpoint whose owner is not down, that is enabled rather than unhealthy or disabled, and then that of the
-//! smallest owner and id.
+//! An address belongs to one endpoint, or as a virtual address to one service. Nobody can keep two owners from claiming the
+//! same one, so all nodes resolve it alike, from the records alone: services before endpoints; of services the one with the
+//! smallest id; of endpoints the one whose owner is not down, that is enabled rather than unhealthy or disabled, and then
+//! that of the smallest owner and id.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::record::NodeId;
@@ -18,17 +19,18 @@ pub struct Conflict {
     pub network: NetworkId,
     /// Which.
     pub addr: IpAddr,
-    /// Who.
-    pub claims: Claimants,
+    /// Services that have it for their virtual address, by id. If there is one, the first has it.
+    pub services: Vec<String>,
+    /// Endpoints that have it for their own, in order of precedence: if there is no service, the first has it.
+    pub endpoints: Vec<(NodeId, EndpointId)>,
 }
 
-/// Who claims an address, in order of precedence: the first has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claimants {
-    /// Endpoints that have it for their own.
-    Endpoints(Vec<(NodeId, EndpointId)>),
-    /// Services that have it for their virtual address, by id.
-    Services(Vec<String>),
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services = self.services.iter().map(|service| format!("service {service}"));
+        let endpoints = self.endpoints.iter().map(|(owner, id)| format!("endpoint {id} of {owner}"));
+        f.write_str(&services.chain(endpoints).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// All claims in one network. As many as there are addresses in records, which have their quota.
@@ -87,7 +89,7 @@ impl Claims {
     }
 
     fn is_contested(&self, addr: IpAddr) -> bool {
-        self.holders(addr).nth(1).is_some() || self.vips.get(&addr).is_some_and(|services| services.len() > 1)
+        self.holders(addr).take(2).count() + self.vips.get(&addr).map_or(0, BTreeMap::len) > 1
     }
 
     /// The endpoints that have an address.
@@ -108,7 +110,7 @@ impl Claims {
         let mut last = None;
         let twice =
             self.addresses.iter().filter_map(|(addr, ..)| (last.replace(*addr) == Some(*addr)).then_some(*addr));
-        let shared = self.vips.iter().filter(|(_, services)| services.len() > 1).map(|(vip, _)| *vip);
+        let shared = self.vips.keys().filter(|vip| self.is_contested(**vip)).copied();
         twice.collect::<Vec<_>>().into_iter().chain(shared).collect()
     }
 }
@@ -148,5 +150,20 @@ mod tests {
         assert_eq!(claims.services(vip).collect::<Vec<_>>(), ["a-first", "b7aykqcj"]);
         assert_eq!(claims.turn(name(2), Some(&other), None), BTreeSet::from([vip]));
         assert!(claims.contested().is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_at_a_virtual_address_is_a_conflict_whichever_came_first() {
+        let vip = BTreeSet::from([[10, 0, 9, 2].into()]);
+        // `web(2)` is at the virtual address of all of `web`'s.
+        let (service, lone) = (web(5), Endpoint { service: None, ..web(2) });
+        for (first, second) in [(&service, &lone), (&lone, &service)] {
+            let mut claims = Claims::default();
+            assert!(claims.turn(name(1), None, Some(first)).is_empty());
+            assert_eq!(claims.turn(name(2), None, Some(second)), vip);
+            assert_eq!(claims.contested(), vip);
+            assert_eq!(claims.turn(name(1), Some(first), None), vip);
+            assert!(claims.contested().is_empty());
+        }
     }
 }

@@ -26,7 +26,7 @@ use super::mutant::Mutant;
 use super::push::Lane;
 use super::records::SEQ_MAX;
 use super::sync::Agreement;
-use super::tables::{Changed, Claimants, Conflict, Outcome, Refused, Source, Tables, WriteError};
+use super::tables::{Changed, Conflict, Outcome, Refused, Source, Tables, WriteError};
 use super::{Cause, Effect, Event, Identity, Node, Now};
 use crate::record::network::NetworkId;
 use crate::record::{NodeId, Status, Version};
@@ -183,10 +183,7 @@ impl Node {
         }
         // Who has an address depends on who is down.
         if was_down.is_some() != is_down.is_some() && !self.holdings.conflicts.is_empty() {
-            let claims = |conflict: &Conflict| match &conflict.claims {
-                Claimants::Endpoints(all) => all.iter().any(|(claimant, _)| *claimant == owner),
-                Claimants::Services(_) => false,
-            };
+            let claims = |conflict: &Conflict| conflict.endpoints.iter().any(|(claimant, _)| *claimant == owner);
             let known = self.holdings.conflicts.iter();
             let contested = known.filter(|(_, conflict)| claims(conflict)).map(|(place, _)| *place).collect();
             self.note_conflicts(contested);

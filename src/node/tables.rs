@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::claims::Claims;
-pub use super::claims::{Claimants, Conflict};
+pub use super::claims::Conflict;
 pub use super::compare::{Resolved, STEPS_BYTES_MAX};
 pub use super::ledger::Usage;
 use super::ledger::{Fit, Ledger, Turn};
@@ -102,7 +102,7 @@ pub enum WriteError {
     #[error(transparent)]
     Record(#[from] NetworkError),
     /// There is no such attachment.
-    #[error("this node is not attached to network {0}")]
+    #[error("this node is not attached to network {0}; 'gossipctl network attach' attaches it")]
     NotAttached(NetworkId),
     /// There is no such endpoint.
     #[error("this node has no endpoint {0} any more")]

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::ledger::Ledger;
-use super::tables::{Claimants, Conflict, Tables};
+use super::tables::{Conflict, Tables};
 use crate::record::network::{Attachment, Endpoint, EndpointId, EndpointName, EndpointState, NetworkId};
 use crate::record::{NodeId, Version};
 use crate::wire::table::{Body, Key, Scope};
@@ -109,11 +109,8 @@ impl Tables {
     /// address that is contested comes before an endpoint's.
     pub fn conflict(&self, network: NetworkId, addr: IpAddr, is_down: impl Fn(NodeId) -> bool) -> Option<Conflict> {
         let services: Vec<_> = self.claims(network)?.services(addr).cloned().collect();
-        if services.len() > 1 {
-            return Some(Conflict { network, addr, claims: Claimants::Services(services) });
-        }
-        let holders = self.holders(network, addr, is_down);
-        (holders.len() > 1).then_some(Conflict { network, addr, claims: Claimants::Endpoints(holders) })
+        let endpoints = self.holders(network, addr, is_down);
+        (services.len() + endpoints.len() > 1).then_some(Conflict { network, addr, services, endpoints })
     }
 
     /// All conflicts in a network, by address.

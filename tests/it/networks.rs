@@ -283,7 +283,7 @@ async fn the_stream_tells_each_change_once_and_the_same_as_the_listing() {
         let first = &network["conflicts"][0]["endpoints"][0]["node"];
         if first == &serde_json::json!(holder.node.to_string()) { Ok(()) } else { Err(network.to_string()) }
     });
-    two.turn_endpoint("d", EndpointTurn::Remove, None).await.unwrap();
+    two.turn_endpoint("d", None, EndpointTurn::Remove, None).await.unwrap();
     follow(&mut updates, &mut table, "its end", |table| table.conflicts().count() == 0).await;
     // The owner goes down, and what was told stays, marked.
     nodes[0].kill();
@@ -431,4 +431,100 @@ fn turning_an_endpoint_changes_nothing_else_of_it() {
         assert!(endpoints(one).unwrap().is_empty(), "what was removed is back");
         write(round);
     }
+}
+
+#[test]
+fn a_task_in_two_networks_is_named_with_its_network() {
+    let nodes = cluster(&["one", "two"]);
+    let [one, two] = nodes.as_slice() else { panic!("two nodes") };
+    for network in ["web", "back"] {
+        one.ctl(&["network", "attach", network]).ok();
+        let flags = ["--network", network, "--task", "shop.1", "--address", "10.0.9.5/24"];
+        one.ctl(&[&["endpoint", "set"], &flags[..]].concat()).ok();
+    }
+    attach(&[two]);
+    two.ctl(&["endpoint", "set", "--network", "web", "--task", "shop.1", "--address", "10.0.9.6/24"]).ok();
+    wait_for("two's endpoint", || match endpoints(one)?.len() {
+        3 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    // What may be meant is named with all that tells one from the other; others' endpoints are not for this node to change.
+    let said = one.ctl(&["endpoint", "disable", "shop.1"]).refused(4, &["fits 2 endpoints", "name the network"]);
+    assert!(["in web (", "in back (", " on one, enabled"].iter().all(|part| said.contains(part)), "{said}");
+    let said = one.ctl(&["endpoint", "inspect", "--network", "web", "shop.1"]).refused(4, &["fits 2 endpoints"]);
+    assert!(said.contains(" on one, ") && said.contains(" on two, "), "{said}");
+    one.ctl(&["endpoint", "disable", "--network", "web", "shop.1"]).ok();
+    let states: BTreeMap<_, _> = endpoints(one).unwrap().into_iter().map(|e| ((e.network, e.node), e.state)).collect();
+    assert_eq!(states.values().filter(|state| **state == EndpointState::Disabled).count(), 1, "{states:?}");
+    two.ctl(&["endpoint", "rm", "--network", "back", "shop.1"])
+        .refused(4, &["not attached to network back", "network attach back"]);
+    one.ctl(&["endpoint", "rm", "--network", "nosuch", "shop.1"]).refused(4, &["\"nosuch\""]);
+    // What is to be removed in one network and is in another was not meant.
+    let back = endpoints(one)
+        .unwrap()
+        .into_iter()
+        .find(|e| {
+            e.state == EndpointState::Enabled
+                && e.node == states.keys().find(|(_, node)| node.to_string() == one.id()).unwrap().1
+        })
+        .unwrap();
+    let answer = one.post("/v1/networks/web/endpoints", &format!(r#"{{"remove":["{}"]}}"#, back.id));
+    assert!(answer.status == 409 && answer.body.contains("it is one of one in network back"), "{answer:?}");
+    let gone = one.post("/v1/networks/web/endpoints", r#"{"remove":["zzzz"]}"#);
+    assert_eq!(gone.status, 400, "{gone:?}");
+}
+
+#[test]
+fn who_is_asked_about_must_be_there() {
+    let nodes = cluster(&["one", "two"]);
+    let [one, two] = nodes.as_slice() else { panic!("two nodes") };
+    attach(&[one]);
+    wait_for("the network", || match two.get("/v1/networks/web").status {
+        200 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    let answer = one.get("/v1/networks/web/seen?node=two");
+    assert!(answer.status == 404 && answer.body.contains("two is not attached to network web"), "{answer:?}");
+    assert_eq!(one.get("/v1/networks/web/seen").status, 200, "attached, and nothing written");
+    let answer = two.get("/v1/networks/web/seen?node=one");
+    assert!(answer.status == 404 && answer.body.contains("this node is not attached to network web"), "{answer:?}");
+    one.ctl(&["endpoint", "ls", "--node", "nosuch"]).refused(4, &["\"nosuch\"", "gossipctl members"]);
+    one.ctl(&["endpoint", "ls", "--node", "two,self"]).ok();
+    two.ctl(&["endpoint", "set", "--network", "web", "--task", "a", "--address", "10.0.9.5/24"])
+        .refused(4, &["not attached to network web (", "gossipctl network attach web"]);
+    // Wrong words are wrong usage.
+    for arguments in [
+        &["endpoint", "ls", "--state", "asleep"][..],
+        &["endpoint", "ls", "--port", "80/icmp"],
+        &["endpoint", "set", "--network", "web", "--address", "10.0.9.5"],
+    ] {
+        one.ctl(arguments).refused(2, &[arguments.last().unwrap()]);
+    }
+    one.ctl(&["endpoint", "disable", "--wait=20m", "a"]).refused(2, &["20m is too long", "10m"]);
+    // An interface for an address, as for `init`.
+    one.ctl(&["network", "attach", "--data-path-addr", "nosuch0", "web"]).refused(1, &["nosuch0"]);
+    one.ctl(&["network", "attach", "--data-path-addr", "127.0.0.1:80", "web"]).refused(1, &["has a port"]);
+    one.ctl(&["network", "attach", "--data-path-addr", "lo", "web"]).ok();
+    assert_eq!(one.get("/v1/networks/web").json()["nodes"][0]["data_path_addr"], "127.0.0.1");
+}
+
+#[test]
+fn waits_beyond_the_limit_are_refused_and_not_forgotten() {
+    let nodes = cluster(&["one", "two"]);
+    attach(&nodes.iter().collect::<Vec<_>>());
+    set(&nodes[0], "shop.1", "10.0.9.5/24");
+    list_tasks(&[&nodes[1]], &["shop.1"]);
+    nodes[1].signal(nix::sys::signal::Signal::SIGSTOP);
+    let waits: Vec<_> = (0..65)
+        .map(|_| {
+            let mut command = nodes[0].ctl_command(&["endpoint", "enable", "--wait=5s", "shop.1"]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let said: Vec<String> =
+        waits.into_iter().map(|wait| String::from_utf8(wait.wait_with_output().unwrap().stderr).unwrap()).collect();
+    let busy = said.iter().filter(|text| text.contains("wait for confirmations already")).count();
+    let missing = said.iter().filter(|text| text.contains("two (") && text.contains("have not confirmed")).count();
+    assert_eq!((busy, missing), (1, 64), "{:?}", said.first());
+    nodes[1].signal(nix::sys::signal::Signal::SIGCONT);
 }

@@ -316,11 +316,14 @@ fn network_all(api: &Api, nodes: &[Node; 3]) {
     api.does(a, "post", path, "/v1/networks/web/endpoints", &twin("10.0.9.20/24"));
     api.does(b, "post", path, "/v1/networks/web/endpoints", &twin("10.0.9.21/24"));
     api.refuses(a, "ambiguous", "get", "/v1/endpoints/{reference}", "/v1/endpoints/twin", &Value::Null);
+    let [first, second] =
+        [1, 2].map(|n| json!({ "id": format!("{n:025}"), "task": "pair", "addresses": [format!("10.0.9.3{n}/24")] }));
+    api.does(a, "post", path, "/v1/networks/web/endpoints", &json!({ "set": [first, second], "wait": wait }));
     for turn in ["disable", "enable", "remove"] {
         let path = format!("/v1/endpoints/{{reference}}/{turn}");
         api.does(a, "post", &path, &format!("/v1/endpoints/shop.2/{turn}?wait={wait}"), &Value::Null);
         lines.until("change endpoints");
-        api.refuses(a, "ambiguous", "post", &path, &format!("/v1/endpoints/twin/{turn}"), &Value::Null);
+        api.refuses(a, "ambiguous", "post", &path, &format!("/v1/endpoints/pair/{turn}?network=web"), &Value::Null);
         api.refuses(b, "conflict", "post", &path, &format!("/v1/endpoints/shop.1/{turn}"), &Value::Null);
         api.refuses(a, "not-found", "post", &path, &format!("/v1/endpoints/nobody/{turn}"), &Value::Null);
         api.refuses(a, "bad-request", "post", &path, &format!("/v1/endpoints/shop.1/{turn}?wait=11m"), &Value::Null);

@@ -44,8 +44,12 @@ impl Task {
                 self.hub.publish(view::told_change(revision, self.clock.now().unix_ms, cause, what));
             }
             Event::Conflict { revision, network, addr, old, new } => {
-                let is_over = new.is_none();
-                tracing::warn!(%network, %addr, is_over, claims = ?new.as_ref().map(|new| &new.claims), "an address is claimed by several");
+                match &new {
+                    Some(conflict) => {
+                        tracing::warn!(%network, %addr, claims = %conflict, "an address is claimed by several; the first has it");
+                    }
+                    None => tracing::info!(%network, %addr, "an address is not claimed by several any more"),
+                }
                 let what = network_view::conflicted(old.as_ref(), new.as_ref());
                 self.hub.publish(view::told_change(revision, self.clock.now().unix_ms, Cause::Record, what));
             }

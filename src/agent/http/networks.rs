@@ -16,8 +16,9 @@ use crate::agent::lease;
 use crate::agent::networks::{self as tables, Turn};
 use crate::agent::view::refuse_unknown_keys;
 use crate::api::{
-    AttachRequest, AttachResponse, Endpoint, EndpointFilter, Endpoints, EndpointsRequest, EndpointsResponse, LeaseLine,
-    LeaseRequest, Network, Networks, Problem, ProblemKind, ReplaceRequest, Seen, SeenQuery, WaitQuery,
+    AttachRequest, AttachResponse, Endpoint, EndpointFilter, EndpointQuery, Endpoints, EndpointsRequest,
+    EndpointsResponse, LeaseLine, LeaseRequest, Network, Networks, Problem, ProblemKind, ReplaceRequest, Seen,
+    SeenQuery, TurnQuery, WaitQuery,
 };
 use crate::record::network::EndpointState;
 
@@ -174,10 +175,16 @@ async fn list_endpoints(
 }
 
 /// One endpoint: an id, the unique beginning of one, or a unique task.
-#[utoipa::path(get, path = "/v1/endpoints/{reference}", params(("reference" = String, Path)),
+#[utoipa::path(get, path = "/v1/endpoints/{reference}", params(("reference" = String, Path), EndpointQuery),
     responses((status = 200, description = "The endpoint.", body = Endpoint), OfNetwork))]
-async fn get_endpoint(State(daemon): App, Named(reference): Named) -> Answer<Endpoint> {
-    tables::get_endpoint(&*daemon.member()?, reference).await.map(Json)
+async fn get_endpoint(
+    State(daemon): App,
+    Named(reference): Named,
+    RawQuery(raw): RawQuery,
+    query: Result<Query<EndpointQuery>, QueryRejection>,
+) -> Answer<Endpoint> {
+    let query = known(raw.as_deref(), &["network"], query)?;
+    tables::get_endpoint(&*daemon.member()?, reference, query).await.map(Json)
 }
 
 macro_rules! turns {
@@ -189,9 +196,9 @@ macro_rules! turns {
                 _: MayWrite,
                 Named(reference): Named,
                 RawQuery(raw): RawQuery,
-                query: Result<Query<WaitQuery>, QueryRejection>,
+                query: Result<Query<TurnQuery>, QueryRejection>,
             ) -> Answer<EndpointsResponse> {
-                let query = known(raw.as_deref(), &["wait"], query)?;
+                let query = known(raw.as_deref(), &["network", "wait"], query)?;
                 uncancelled(async move { tables::turn(&*daemon.member()?, reference, $turn, query).await }).await
             }
         )+
@@ -200,15 +207,15 @@ macro_rules! turns {
 
 turns! {
     /// An endpoint of this node takes no more traffic. With `wait`: returns when all attached nodes know, and says who does not.
-    #[utoipa::path(post, path = "/v1/endpoints/{reference}/disable", params(("reference" = String, Path), WaitQuery),
+    #[utoipa::path(post, path = "/v1/endpoints/{reference}/disable", params(("reference" = String, Path), TurnQuery),
         responses((status = 200, description = "Disabled.", body = EndpointsResponse), OfTurn))]
     disable: Turn::State(EndpointState::Disabled);
     /// An endpoint of this node takes traffic.
-    #[utoipa::path(post, path = "/v1/endpoints/{reference}/enable", params(("reference" = String, Path), WaitQuery),
+    #[utoipa::path(post, path = "/v1/endpoints/{reference}/enable", params(("reference" = String, Path), TurnQuery),
         responses((status = 200, description = "Enabled.", body = EndpointsResponse), OfTurn))]
     enable: Turn::State(EndpointState::Enabled);
     /// An endpoint of this node goes.
-    #[utoipa::path(post, path = "/v1/endpoints/{reference}/remove", params(("reference" = String, Path), WaitQuery),
+    #[utoipa::path(post, path = "/v1/endpoints/{reference}/remove", params(("reference" = String, Path), TurnQuery),
         responses((status = 200, description = "Gone.", body = EndpointsResponse), OfTurn))]
     remove: Turn::Remove;
 }

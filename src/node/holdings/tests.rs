@@ -521,10 +521,9 @@ fn conflicts_are_told_and_follow_who_is_down() {
     let addr = web(5).addresses[0].addr;
     let winners = |world: &World| -> Vec<NodeId> {
         let told = world.events.iter().filter(|(_, n, _)| *n == 0).filter_map(|(.., event)| match event {
-            Event::Conflict { addr: at, new: Some(conflict), .. } if *at == addr => match &conflict.claims {
-                Claimants::Endpoints(all) => Some(all[0].0),
-                Claimants::Services(_) => None,
-            },
+            Event::Conflict { addr: at, new: Some(conflict), .. } if *at == addr => {
+                conflict.endpoints.first().map(|(owner, _)| *owner)
+            }
             _ => None,
         });
         told.collect()

@@ -198,10 +198,8 @@ fn an_address_has_one_holder_everywhere() {
         assert_eq!(tables.holders(net(1), addr, |_| false), both);
         let other_order: Vec<_> = both.iter().rev().copied().collect();
         assert_eq!(tables.holders(net(1), addr, |owner| owner == node(0)), other_order);
-        let [Conflict { claims: Claimants::Endpoints(claims), .. }] = &tables.conflicts(net(1), |_| false)[..] else {
-            panic!("no conflict")
-        };
-        assert_eq!(*claims, both);
+        let [Conflict { endpoints, .. }] = &tables.conflicts(net(1), |_| false)[..] else { panic!("no conflict") };
+        assert_eq!(*endpoints, both);
     }
     let disabled = Endpoint { state: crate::record::network::EndpointState::Disabled, ..web(5) };
     set(&mut one, 1, disabled);
