@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::daemon::Membership;
-use super::engine::{Asked, DecideError, Engine};
+use super::engine::{Asked, DecideError, Engine, Unasked};
 use super::keeper::KeepError;
 use super::token::secret_digest;
 use super::trust::{Trust, TrustError};
@@ -172,8 +172,15 @@ async fn confirm(
         let decision = signed.decision().ok()?;
         Some(Have { slot: signed.slot()?, stamp: decision.stamp, ca: 0 })
     });
-    let said = membership.engine.confirm(Asked::Decisions(have.collect()), wait).await?;
+    let said = membership.engine.confirm(Asked::Decisions(have.collect()), wait).await.map_err(in_force)?;
     Ok(said.unconfirmed)
+}
+
+/// What was to be waited for is done all the same.
+pub(super) fn in_force(error: Unasked) -> Problem {
+    let problem = Problem::from(error);
+    let detail = format!("it is in force and spreads on, but who has it is not known: {}", problem.detail);
+    Problem { detail, ..problem }
 }
 
 /// How long a caller waits.

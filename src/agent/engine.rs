@@ -10,6 +10,7 @@
 //! Datagrams may be lost (and are counted); inputs and timers never are. Dropping the task at any await is safe: all
 //! state that must survive is on the disk before it is used.
 
+mod confirm;
 mod tell;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
+pub(super) use self::confirm::{Asked, Confirmation, Unasked};
 use super::clock::Clock;
 use super::hub::Hub;
 use super::keeper::{KeepError, Keeper, Ordered, Stored, Writer, Written};
@@ -34,7 +36,7 @@ use crate::node::{Command, Effect, ExchangeError, ExchangeId, Node, Now, Order, 
 use crate::record::NodeId;
 use crate::record::decision::Decision;
 use crate::wire::DecodeError;
-use crate::wire::decision::{Have, SignedDecision};
+use crate::wire::decision::SignedDecision;
 use crate::wire::table::Sight;
 
 /// Datagrams taken in before timers get their turn.
@@ -82,35 +84,6 @@ pub(super) enum WriteRefused {
     /// The protocol task has ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-}
-
-/// What others are asked for whether they have it.
-#[derive(Debug, Clone)]
-pub(super) enum Asked {
-    /// Decisions.
-    Decisions(Vec<Have>),
-    /// A version of a table.
-    Table(Sight),
-}
-
-/// Members cannot be asked who has something.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unasked {
-    /// The protocol task has stopped.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    /// Too many wait already.
-    #[error("too many programs wait for confirmations already; try again in a moment")]
-    Busy,
-}
-
-/// Who has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Confirmation {
-    /// They have said so.
-    pub confirmed: Vec<NodeId>,
-    /// They have not, and are there.
-    pub unconfirmed: Vec<NodeId>,
 }
 
 /// A decision was not made.
@@ -256,35 +229,6 @@ impl Engine {
         self.inputs.send(Input::Write { write, reply }).await.map_err(|_| Stopped)?;
         let stored = receiver.await.map_err(|_| Stopped)??;
         Ok(stored.await.map_err(|_| Stopped)??)
-    }
-
-    /// Waits until all members whom it concerns, and that are not gone, have it, at most until `deadline`; tells who has
-    /// said so by then, and who has not.
-    ///
-    /// # Errors
-    /// [`Unasked`]: nothing is known of who has it.
-    pub(super) async fn confirm(&self, what: Asked, deadline: Duration) -> Result<Confirmation, Unasked> {
-        let (reply, receiver) = oneshot::channel();
-        self.inputs.send(Input::Confirm { what, reply }).await.map_err(|_| Stopped)?;
-        let nonce = receiver.await.map_err(|_| Stopped)?.ok_or(Unasked::Busy)?;
-        let until = tokio::time::Instant::now() + deadline;
-        let mut progress = self.progress.clone();
-        let said = loop {
-            let read = move |node: &Node| {
-                let (confirmed, unconfirmed) = (node.confirmed_by(nonce)?, node.unconfirmed(nonce)?);
-                Some(Confirmation { confirmed, unconfirmed })
-            };
-            let said = self.query(read).await?.ok_or(Unasked::Busy)?;
-            // Progress is told when all have confirmed; who has by the deadline is read then.
-            if said.unconfirmed.is_empty() || tokio::time::Instant::now() >= until {
-                break said;
-            }
-            if let Ok(changed) = tokio::time::timeout_at(until, progress.changed()).await {
-                changed.map_err(|_| Stopped)?;
-            }
-        };
-        self.inputs.send(Input::ForgetConfirm(nonce)).await.map_err(|_| Stopped)?;
-        Ok(said)
     }
 
     /// Sends and receives datagrams through another socket from now on; what waits in the old one is lost.
@@ -460,7 +404,9 @@ impl Task {
                     Asked::Table(sight) => self.node.handle_sighting(now, sight),
                 };
                 // Whoever asked may have gone.
-                let _ = reply.send(nonce);
+                if let Err(Some(nonce)) = reply.send(nonce) {
+                    self.node.forget_confirm(nonce);
+                }
             }
             Input::ForgetConfirm(nonce) => self.node.forget_confirm(nonce),
             Input::Rebind(udp) => self.udp = udp,

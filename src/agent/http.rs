@@ -623,7 +623,8 @@ mod tests {
                     ("200", "/v1/watch" | "/v1/leader" | "/v1/lease") => api::watch::NDJSON,
                     ("200", "/metrics") => METRICS_TEXT,
                     (status, _) if status.starts_with('4') => api::PROBLEM_JSON,
-                    ("500" | "502", _) | ("503", "/v1/watch" | "/v1/doctor") => api::PROBLEM_JSON,
+                    ("503", "/v1/health") => "application/json",
+                    (status, _) if status.starts_with('5') => api::PROBLEM_JSON,
                     _ => "application/json",
                 };
                 assert_eq!(content, [expected], "{method} {path} {status}");

@@ -13,7 +13,7 @@ use self::names::{Whose, find_endpoint, host, named, names, not_attached, title}
 pub(super) use self::names::{find_network, network_id};
 use super::addr::{AddrSpec, interface_addrs, ip_of};
 use super::daemon::Membership;
-use super::decide::parse_wait;
+use super::decide::{in_force, parse_wait};
 use super::engine::{Asked, Confirmation, WriteRefused};
 use super::keeper::KeepError;
 use super::network_view::{attachment_view, conflict_view, endpoint_view, read_spec, write_mac};
@@ -208,9 +208,10 @@ async fn seen(
         }
         sight => sight,
     };
-    let version = sight.map(|sight| format!("{}.{}", sight.version.generation, sight.version.seq));
+    let version = sight.map(version_text);
     let (Some(sight), Some(wait)) = (sight, wait) else { return Ok(Seen { version, ..Seen::default() }) };
-    let Confirmation { confirmed, unconfirmed } = membership.engine.confirm(Asked::Table(sight), wait).await?;
+    let said = membership.engine.confirm(Asked::Table(sight), wait).await.map_err(in_force)?;
+    let Confirmation { confirmed, unconfirmed } = said;
     Ok(Seen { version, confirmed, unconfirmed })
 }
 
@@ -465,11 +466,15 @@ pub(super) async fn who_has_seen(
     if sight.version == Version::NONE {
         return Ok(Seen::default());
     }
-    let mut said = seen(membership, sight.scope, Some(sight), Some(wait)).await?;
-    if held >= sight.version && owner != membership.trust.me {
-        said.confirmed.push(membership.trust.me);
+    let Confirmation { mut confirmed, unconfirmed } = membership.engine.confirm(Asked::Table(sight), wait).await?;
+    if held >= sight.version && sight.owner != membership.trust.me {
+        confirmed.push(membership.trust.me);
     }
-    Ok(said)
+    Ok(Seen { version: Some(version_text(sight)), confirmed, unconfirmed })
+}
+
+fn version_text(Sight { version, .. }: Sight) -> String {
+    format!("{}.{}", version.generation, version.seq)
 }
 
 fn parse_version(text: &str) -> Result<Version, Problem> {

@@ -16,8 +16,8 @@ use crate::wire::decision::Have;
 use crate::wire::exchange::Request;
 use crate::wire::table::{Scope, Sight, Sighting, TableRequest};
 
-/// Questions that may be open at once; the oldest goes.
-const WAITS_MAX: usize = 64;
+/// Questions that may be open at once: one more is not asked.
+pub const WAITS_MAX: usize = 64;
 /// Members asked in one round.
 const ASKED_AT_ONCE: usize = 128;
 /// Time between two rounds while some have not been asked yet, in microseconds.

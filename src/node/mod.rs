@@ -65,6 +65,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub use self::cas::{Authorities, CaChange};
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
+pub use self::confirm::WAITS_MAX;
 use self::confirm::Wait;
 pub use self::decide::{Order, OrderError};
 use self::decisions::Decisions;

@@ -1,6 +1,8 @@
 //! Networks and endpoints on real daemons: written on one node, seen on all that are attached, and gone when they should be.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use gossipd::api::watch::Topic;
@@ -509,22 +511,46 @@ fn who_is_asked_about_must_be_there() {
 }
 
 #[test]
-fn waits_beyond_the_limit_are_refused_and_not_forgotten() {
+fn more_requests_than_may_wait_are_refused_and_what_they_wrote_is_in_force() {
+    const WAITS_MAX: usize = 64;
     let nodes = cluster(&["one", "two"]);
-    attach(&nodes.iter().collect::<Vec<_>>());
-    set(&nodes[0], "shop.1", "10.0.9.5/24");
-    list_tasks(&[&nodes[1]], &["shop.1"]);
-    nodes[1].signal(nix::sys::signal::Signal::SIGSTOP);
-    let waits: Vec<_> = (0..65)
+    let [one, two] = nodes.as_slice() else { panic!("two nodes") };
+    attach(&[one, two]);
+    set(one, "shop.1", "10.0.9.5/24");
+    two.signal(nix::sys::signal::Signal::SIGSTOP);
+    let is_full = |is_wanted: bool| {
+        wait_for(if is_wanted { "all places to be taken" } else { "a place" }, || {
+            let answer = one.get("/v1/networks/web/seen?wait=0s");
+            if (answer.status == 503) == is_wanted { Ok(answer) } else { Err(format!("{answer:?}")) }
+        })
+    };
+    // Programs that hang up give their places back.
+    let target = "/v1/networks/web/seen?wait=10m";
+    let waiting: Vec<_> = (0..2 * WAITS_MAX)
         .map(|_| {
-            let mut command = nodes[0].ctl_command(&["endpoint", "enable", "--wait=5s", "shop.1"]);
-            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+            let mut stream = UnixStream::connect(one.socket()).unwrap();
+            write!(stream, "GET {target} HTTP/1.1\r\nHost: gossipd\r\n\r\n").unwrap();
+            stream
         })
         .collect();
-    let said: Vec<String> =
-        waits.into_iter().map(|wait| String::from_utf8(wait.wait_with_output().unwrap().stderr).unwrap()).collect();
-    let busy = said.iter().filter(|text| text.contains("wait for confirmations already")).count();
-    let missing = said.iter().filter(|text| text.contains("two (") && text.contains("have not confirmed")).count();
-    assert_eq!((busy, missing), (1, 64), "{:?}", said.first());
-    nodes[1].signal(nix::sys::signal::Signal::SIGCONT);
+    is_full(true);
+    drop(waiting);
+    is_full(false);
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> =
+            (0..2 * WAITS_MAX).map(|_| scope.spawn(|| one.get("/v1/networks/web/seen?wait=30s"))).collect();
+        let problem = is_full(true).json();
+        assert_eq!(problem["type"], "urn:gossipd:problem:busy");
+        assert!(problem["detail"].as_str().unwrap().contains("64 requests wait"), "{problem}");
+        let answer = one.post("/v1/endpoints/shop.1/disable?wait=1s", "");
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.body.contains("it is in force and spreads on"), "{answer:?}");
+        assert_eq!(endpoints(one).unwrap()[0].state, EndpointState::Disabled);
+        one.ctl(&["endpoint", "enable", "--wait", "shop.1"]).refused(1, &["it is in force", "64 requests wait"]);
+        assert_eq!(endpoints(one).unwrap()[0].state, EndpointState::Enabled);
+        two.signal(nix::sys::signal::Signal::SIGCONT);
+        let served = waiting.into_iter().map(|one| one.join().unwrap()).filter(|answer| answer.status == 200).count();
+        assert!((WAITS_MAX / 2..=WAITS_MAX).contains(&served), "{served}");
+    });
+    one.ctl(&["endpoint", "disable", "--wait", "shop.1"]).ok();
 }

@@ -20,6 +20,8 @@ use crate::harness::{Answer, Node, Ran, all_ready, command, http, is_root, wait_
 const NOBODY: u32 = 65_534;
 /// Streams that a daemon serves at once.
 const READERS_MAX: usize = 256;
+/// Requests that may wait for other nodes at once.
+const WAITS_MAX: usize = 64;
 
 /// The document and how to ask by it.
 struct Api {
@@ -496,6 +498,39 @@ fn crowd(api: &Api, node: &Node) {
     drop(readers);
 }
 
+/// As many requests as may wait for others, and one more of each kind.
+fn crowd_of_waits(api: &Api, [a, b, c]: &[Node; 3]) {
+    api.does(a, "post", "/v1/networks/{reference}/attach", "/v1/networks/back/attach", &json!({}));
+    b.signal(Signal::SIGSTOP);
+    let seen = "/v1/networks/{reference}/seen";
+    std::thread::scope(|scope| {
+        for _ in 0..2 * WAITS_MAX {
+            scope.spawn(|| http(&a.socket(), "GET", "/v1/networks/web/seen?wait=30s", "").unwrap());
+        }
+        wait_for("no more to be let in", || {
+            let answer = api.ask(a, "get", seen, "/v1/networks/web/seen?wait=0s", Sent::Nothing);
+            if answer.status == 503 { Ok(()) } else { Err(format!("{answer:?}")) }
+        });
+        let (nothing, wait) = (Value::Null, json!({ "wait": "1s" }));
+        let busy =
+            |method: &str, path: &str, target: &str, body: &Value| api.refuses(a, "busy", method, path, target, body);
+        busy("get", seen, "/v1/networks/web/seen?wait=1s", &nothing);
+        busy("post", "/v1/networks/{reference}/attach", "/v1/networks/web/attach", &wait);
+        busy("post", "/v1/networks/{reference}/endpoints", "/v1/networks/web/endpoints", &wait);
+        for turn in ["disable", "enable", "remove"] {
+            let path = format!("/v1/endpoints/{{reference}}/{turn}");
+            busy("post", &path, &format!("/v1/endpoints/shop.1/{turn}?wait=1s"), &nothing);
+        }
+        let none = json!({ "endpoints": [], "wait": "1s" });
+        busy("put", "/v1/networks/{reference}/endpoints", "/v1/networks/web/endpoints", &none);
+        let drain = json!({ "availability": "drain", "wait": "1s" });
+        busy("post", "/v1/members/{reference}/update", &format!("/v1/members/{}/update", c.id()), &drain);
+        busy("post", "/v1/networks/{reference}/detach", "/v1/networks/back/detach?wait=1s", &nothing);
+        b.signal(Signal::SIGCONT);
+    });
+    all_ready(&[a, b, c]);
+}
+
 /// A daemon that somebody without rights can talk to; none where that cannot be had.
 fn guarded() -> Option<Node> {
     let has_curl = std::process::Command::new("curl").arg("--version").output().is_ok();
@@ -520,6 +555,7 @@ fn the_document_is_what_the_daemon_does() {
     network_all(&api, &nodes);
     refuse_all(&api, &nodes, &idle);
     crowd(&api, &nodes[0]);
+    crowd_of_waits(&api, &nodes);
     let guarded = guarded();
     match &guarded {
         Some(guarded) => forbid_all(&api, guarded),
@@ -569,6 +605,9 @@ fn the_document_is_what_the_daemon_does() {
     };
     assert!(rare.iter().all(is_rare), "{rare:?}");
     assert_eq!(unseen.remove("503"), Some(["get /v1/health".to_owned()].into()));
+    // It is in force, and can be done once: it is done below.
+    let busy = unseen.remove("503 urn:gossipd:problem:busy");
+    assert_eq!(busy, Some(["post /v1/members/{reference}/remove".to_owned()].into()));
     assert!(unseen.is_empty(), "documented, and not seen: {unseen:#?}");
 }
 

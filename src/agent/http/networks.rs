@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use utoipa::OpenApi;
 
-use super::openapi::{OfAttach, OfEndpoints, OfNetwork, OfNetworkWrite, OfTables, OfTurn};
+use super::openapi::{OfAttach, OfEndpoints, OfLease, OfNetwork, OfNetworkWrite, OfSeen, OfTables, OfTurn};
 use super::{Answer, App, Body, Json, MayWrite, Named, uncancelled};
 use crate::agent::daemon::Daemon;
 use crate::agent::lease;
@@ -151,7 +151,7 @@ async fn replace_endpoints(
 
 /// Which attached nodes have a version of a node's table in a network, and which have not.
 #[utoipa::path(get, path = "/v1/networks/{reference}/seen", params(("reference" = String, Path), SeenQuery),
-    responses((status = 200, description = "Who has said so.", body = Seen), OfNetwork))]
+    responses((status = 200, description = "Who has said so.", body = Seen), OfSeen))]
 async fn who_has_seen(
     State(daemon): App,
     Named(reference): Named,
@@ -223,7 +223,7 @@ turns! {
 /// Endpoints of this node for as long as this connection lasts, and a little longer.
 #[utoipa::path(post, path = "/v1/lease", request_body = LeaseRequest,
     responses((status = 200, description = "One of these on each line, until the connection ends or the endpoints are taken over.",
-            body = LeaseLine, content_type = "application/x-ndjson"), OfNetworkWrite))]
+            body = LeaseLine, content_type = "application/x-ndjson"), OfLease))]
 async fn take_lease(State(daemon): App, _: MayWrite, Body(request): Body<LeaseRequest>) -> Result<Response, Problem> {
     lease::lease(&*daemon.member()?, request).await
 }

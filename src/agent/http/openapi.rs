@@ -99,16 +99,20 @@ problems! {
     OfTables(false) = [NotInCluster, Internal];
     /// Of a question about networks or endpoints.
     OfNetwork(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Internal];
+    /// Of a question that others are asked.
+    OfSeen(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Busy, Internal];
     /// Of a list of endpoints.
     OfEndpoints(false) = [BadRequest, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of an attachment.
-    OfAttach(true) = [BadRequest, Forbidden, Ambiguous, NotInCluster, Conflict, Internal];
+    OfAttach(true) = [BadRequest, Forbidden, Ambiguous, NotInCluster, Conflict, Busy, Internal];
     /// Of a write into this node's tables.
-    OfNetworkWrite(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
+    OfNetworkWrite(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Busy, Internal];
+    /// Of a lease.
+    OfLease(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
     /// Of a write without a body.
-    OfTurn(false) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Internal];
+    OfTurn(false) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, Conflict, Busy, Internal];
     /// Of a decision about a node.
-    OfDecision(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, NotManager, Conflict, Internal];
+    OfDecision(true) = [BadRequest, Forbidden, NotFound, Ambiguous, NotInCluster, NotManager, Conflict, Busy, Internal];
 }
 
 /// What the derived document leaves open.
