@@ -8,7 +8,7 @@
 //! Not here: which CAs are trusted by what was decided (`node::cas`), what is stored (`trust`).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::admission::{get_ready, tell_certificate};
 use super::daemon::Membership;
@@ -17,9 +17,13 @@ use super::rfc3339;
 use super::trust::Trust;
 use crate::api::{CaChange, CaPhase, CaResponse, Problem, ProblemKind, RotateCaRequest};
 use crate::node::{Authorities, Order};
-use crate::record::decision::{self, CaStep, Subject, Verdict};
+use crate::record::decision::{self, CaStep, Stamp, Subject, Verdict};
 use crate::record::{Role, base36_encode};
 use crate::wire::credential::{ca_digest, ca_tag};
+
+/// How long all members have to be found ready before the next step: who was admitted by a manager that had not taken the
+/// step yet is a member by then, and waited for.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 /// How far the change is, and which CA is in use here.
 ///
@@ -75,17 +79,20 @@ async fn decide(
 ///
 /// # Errors
 /// A text for the log; the next look tries again.
-pub(super) async fn follow(trust: &Arc<Trust>, engine: &Engine) -> Result<bool, String> {
+pub(super) async fn follow(trust: &Arc<Trust>, engine: &Engine, ready: &mut Option<Ready>) -> Result<bool, String> {
     let Authorities { trusted, change } = engine.query(|node| node.authorities()).await.map_err(|e| e.to_string())?;
     let now = SystemTime::now();
     if trust.trust_in(&trusted, now).map_err(|e| e.to_string())? {
         tracing::info!(cas = trusted.len(), "the cluster's CA changes");
         tell_certificate(trust, engine).await?;
     }
-    let (Some(change), Some(latest)) = (change, trusted.last()) else { return Ok(false) };
+    let (Some(change), Some(latest)) = (change, trusted.last()) else {
+        *ready = None;
+        return Ok(false);
+    };
     let tag = ca_tag(latest);
     let (in_use, reserve) = trust.ca_tags();
-    if in_use != tag && reserve != tag {
+    if in_use != tag && (reserve != tag || trust.is_reserve_due(now)) {
         get_ready(trust, engine, latest).await?;
     }
     if in_use != tag && change.phase == decision::CaPhase::Use {
@@ -93,7 +100,9 @@ pub(super) async fn follow(trust: &Arc<Trust>, engine: &Engine) -> Result<bool, 
         tell_certificate(trust, engine).await?;
         tracing::info!("the certificate of the new CA is in use");
     }
-    if change.waiting.is_empty() && trust.role() == Role::Manager {
+    if !change.waiting.is_empty() {
+        *ready = None;
+    } else if trust.role() == Role::Manager && has_settled(ready, change.decision.stamp) {
         let next = match change.phase {
             decision::CaPhase::Trust => decision::CaPhase::Use,
             decision::CaPhase::Use | decision::CaPhase::Only => decision::CaPhase::Only,
@@ -102,6 +111,16 @@ pub(super) async fn follow(trust: &Arc<Trust>, engine: &Engine) -> Result<bool, 
         tracing::info!(step = next.word(), "all members have followed: the next step of changing the CA");
     }
     Ok(true)
+}
+
+/// Since when all members have taken a step, as this manager sees it.
+pub(super) type Ready = (Stamp, Instant);
+
+/// Have all members taken that step for long enough to have heard of whoever has joined meanwhile?
+fn has_settled(ready: &mut Option<Ready>, step: Stamp) -> bool {
+    let (_, since) = ready.filter(|(of, _)| *of == step).unwrap_or((step, Instant::now()));
+    *ready = Some((step, since));
+    since.elapsed() >= SETTLE_TIME
 }
 
 /// A certificate as text (RFC 7468).

@@ -205,6 +205,11 @@ pub(super) fn admitted(
     })
 }
 
+/// Are two thirds of a certificate's life over?
+fn is_mostly_over(issued_at_ms: u64, expires_at_ms: u64, now: SystemTime) -> bool {
+    unix_ms(now) >= issued_at_ms + expires_at_ms.saturating_sub(issued_at_ms) / 3 * 2
+}
+
 fn stored_ca(CaSecret { certificate, key }: CaSecret) -> StoredCa {
     StoredCa { certificate, key }
 }
@@ -468,7 +473,7 @@ impl Trust {
     pub(super) fn is_renewal_due(&self, now: SystemTime) -> bool {
         let inner = lock(&self.inner);
         let StoredCluster { certificate_issued_at_ms: from, certificate_expires_at_ms: to, .. } = inner.stored;
-        unix_ms(now) >= from + to.saturating_sub(from) / 3 * 2
+        is_mostly_over(from, to, now)
     }
 
     /// The tokens, on a manager.

@@ -42,7 +42,7 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
     let mut agreed_with = Vec::new();
     let mut decisions = 0;
     let mut seen = 0;
-    let mut is_ca_changing = false;
+    let (mut is_ca_changing, mut ready) = (false, None);
     let mut warn_every = 1;
     if let Err(error) = complete_rotations(trust, engine).await {
         tracing::error!(%error, "a join token that was to be replaced admits nobody; rotate it again");
@@ -72,7 +72,7 @@ async fn keep_up(trust: &Arc<Trust>, engine: &Engine, state: &SharedState) {
                 "a machine at a member's address has a certificate of a CA that this node does not know: if the cluster's CA was changed while this node was away, 'gossipctl leave --force' here and join again"
             );
         }
-        match rotate_ca::follow(trust, engine).await {
+        match rotate_ca::follow(trust, engine, &mut ready).await {
             Ok(is_changing) => is_ca_changing = is_changing,
             Err(error) => tracing::warn!(error, "the change of the cluster's CA waits for this node"),
         }

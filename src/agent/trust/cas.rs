@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::{Trust, TrustError, ca_secrets, lock};
+use super::{Trust, TrustError, ca_secrets, is_mostly_over, lock};
 use crate::agent::state::{StoredAnchor, StoredCa, StoredCluster, StoredReserve};
 use crate::agent::unix_ms;
 use crate::ca::{Authority, Issued, NodeKey};
@@ -93,6 +93,13 @@ impl Trust {
         stored.reserve = stored.reserve.filter(|reserve| cas.contains(&reserve.ca_certificate));
         self.put_in_force(&mut inner, stored, now)?;
         Ok(true)
+    }
+
+    /// Whether two thirds of the life of the certificate held ready are over: it may have to wait for a node that is down.
+    pub(in crate::agent) fn is_reserve_due(&self, now: SystemTime) -> bool {
+        let inner = lock(&self.inner);
+        let reserve = inner.stored.reserve.as_ref();
+        reserve.is_some_and(|reserve| is_mostly_over(reserve.issued_at_ms, reserve.expires_at_ms, now))
     }
 
     /// Holds a certificate of another CA ready.
