@@ -242,7 +242,7 @@ fn a_full_disk_at_join_leaves_nothing_half_done() {
 
 #[test]
 fn a_disk_that_fills_later_loses_nothing() {
-    let Some(node) = on_small_disk("full", 16) else { return };
+    let Some(node) = on_small_disk("full", 64) else { return };
     node.init();
     let worker = Node::started("worker");
     worker.join(&node, "worker");
