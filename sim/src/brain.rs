@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gossipd::node::{Command, Effect, ExchangeError, ExchangeId, Identity, Member, Node, Now, Peer, Start, Stats};
+use gossipd::node::{Command, Commons, Effect, ExchangeError, ExchangeId, Identity, Member, Node, Now, Peer, Start, Stats};
 use gossipd::record::decision::Decision;
 
 use crate::baseline::Baseline;
@@ -31,9 +31,13 @@ macro_rules! either {
 
 impl Brain {
     /// Starts one; foca is told at once how many nodes there will be.
-    pub(crate) fn new(protocol: Protocol, start: Start, cluster_size: usize, now: Now) -> Self {
+    pub(crate) fn new(protocol: Protocol, start: Start, cluster_size: usize, commons: &Commons, now: Now) -> Self {
         match protocol {
-            Protocol::Gossipd => Self::Gossipd(Box::new(Node::new(start, now))),
+            Protocol::Gossipd => {
+                let mut node = Node::new(start, now);
+                node.share(commons);
+                Self::Gossipd(Box::new(node))
+            }
             Protocol::Foca => Self::Foca(Box::new(Baseline::new(start, cluster_size, now))),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Not here: the node's own listing; `world` compares the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use gossipd::node::{Identity, Member};
@@ -36,6 +36,13 @@ impl Row {
         (*identity, *status, *since_ms, record.as_deref(), decided)
     }
 
+    /// Whether it is the same, sharing all that can be shared.
+    fn is_same(&self, other: &Self) -> bool {
+        let plain = |row: &Self| (row.identity, row.status, row.since_ms, row.incarnation);
+        let record = |row: &Self| row.record.as_ref().map(Arc::as_ptr);
+        plain(self) == plain(other) && record(self) == record(other) && Arc::ptr_eq(&self.decided, &other.decided)
+    }
+
     /// Status, life and address.
     pub(crate) fn seen(&self) -> (Identity, Status) {
         (self.identity, self.status)
@@ -56,6 +63,28 @@ impl From<&Member> for Row {
     }
 }
 
+/// Lines about one node that many observers hold at once, the last few of them: most see the same.
+#[derive(Debug, Default)]
+pub(crate) struct Common(VecDeque<Arc<Row>>);
+
+/// Lines about one node that are remembered.
+const COMMON_MAX: usize = 4;
+
+impl Common {
+    /// The line itself, or one that is the same.
+    pub(crate) fn share(&mut self, row: Row) -> Arc<Row> {
+        if let Some(known) = self.0.iter().rev().find(|known| known.is_same(&row)) {
+            return Arc::clone(known);
+        }
+        let row = Arc::new(row);
+        if self.0.len() >= COMMON_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(Arc::clone(&row));
+        row
+    }
+}
+
 /// A decision that stands, as told.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
@@ -67,7 +96,7 @@ pub(crate) struct Told {
 /// The listing so far, by the numbers that node ids have in the world.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    rows: Vec<Option<Row>>,
+    rows: Vec<Option<Arc<Row>>>,
     decisions: BTreeMap<DecisionKey, Told>,
     /// A sum of hashes over the decisions: equal sums, equal decisions.
     fold: u128,
@@ -127,11 +156,11 @@ impl View {
     }
 
     pub(crate) fn get(&self, number: usize) -> Option<&Row> {
-        self.rows.get(number)?.as_ref()
+        self.rows.get(number)?.as_deref()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Row)> {
-        self.rows.iter().enumerate().filter_map(|(number, row)| Some((number, row.as_ref()?)))
+        self.rows.iter().enumerate().filter_map(|(number, row)| Some((number, row.as_deref()?)))
     }
 
     /// Takes in the next revision; `false` when it is not the one that follows.
@@ -142,7 +171,7 @@ impl View {
     }
 
     /// Replaces a row. Gives what was there before.
-    pub(crate) fn put(&mut self, number: usize, row: Option<Row>) -> Option<Row> {
+    pub(crate) fn put(&mut self, number: usize, row: Option<Arc<Row>>) -> Option<Arc<Row>> {
         if self.rows.len() <= number {
             self.rows.resize_with(number + 1, || None);
         }

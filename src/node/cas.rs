@@ -51,17 +51,17 @@ impl Node {
 
     /// Who still has to get a certificate of that CA, or to show it.
     fn waiting_for_ca(&self, phase: CaPhase, tag: u32) -> Vec<NodeId> {
-        let is_done = |member: &super::Member| {
-            let details = member.record.as_ref().map(|record| &record.details);
+        let is_done = |record: Option<&std::sync::Arc<crate::record::NodeRecord>>| {
+            let details = record.map(|record| &record.details);
             details.is_some_and(|details| {
                 details.certificate_ca == tag || (phase == CaPhase::Trust && details.reserve_ca == tag)
             })
         };
-        let is_waited_for = |member: &super::Member| member.status != Status::Left && !is_done(member);
+        let is_waited_for = |status, record| status != Status::Left && !is_done(record);
         let own = self.own_member();
         let has_old_proofs = phase == CaPhase::Use && self.decisions.all().any(|held| held.ca != tag);
-        let own = (is_waited_for(&own) || has_old_proofs).then_some(own.swim.identity.id);
-        let others = self.table.iter().filter(|member| is_waited_for(member)).map(|member| member.swim.identity.id);
+        let own = (is_waited_for(own.status, own.record.as_ref()) || has_old_proofs).then_some(own.swim.identity.id);
+        let others = self.table.iter().filter(|member| is_waited_for(member.status, member.record)).map(|member| member.swim.identity.id);
         others.chain(own).collect()
     }
 

@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 use bytes::{Buf, BufMut};
 use foca::{Header, Member, Message, State};
 
-use super::identity::Identity;
+use super::identity::{Identity, Life};
 use crate::record::NodeId;
 use crate::wire::codec::{self, DATAGRAM_LIMIT, DecodeError};
 use crate::wire::exchange::Liveness;
@@ -81,45 +81,49 @@ pub(super) const fn state(liveness: Liveness) -> State {
     }
 }
 
-impl From<&Message<Identity>> for WireMessage {
-    fn from(message: &Message<Identity>) -> Self {
-        match message {
-            Message::Ping(probe) => Self::Ping(*probe),
-            Message::Ack(probe) => Self::Ack(*probe),
-            Message::PingReq { target, probe_number } => Self::PingReq { target: *target, probe: *probe_number },
-            Message::IndirectPing { origin, probe_number } => {
-                Self::IndirectPing { origin: *origin, probe: *probe_number }
-            }
-            Message::IndirectAck { target, probe_number } => {
-                Self::IndirectAck { target: *target, probe: *probe_number }
-            }
-            Message::ForwardedAck { origin, probe_number } => {
-                Self::ForwardedAck { origin: *origin, probe: *probe_number }
-            }
-            Message::Announce => Self::Announce,
-            Message::Feed => Self::Feed,
-            Message::Gossip => Self::Gossip,
-            Message::Broadcast => Self::Broadcast,
-            Message::TurnUndead => Self::TurnUndead,
+/// A message without foca's types.
+fn wire_message<T>(message: &Message<T>, of: impl Fn(&T) -> Identity) -> WireMessage {
+    match message {
+        Message::Ping(probe) => WireMessage::Ping(*probe),
+        Message::Ack(probe) => WireMessage::Ack(*probe),
+        Message::PingReq { target, probe_number } => WireMessage::PingReq { target: of(target), probe: *probe_number },
+        Message::IndirectPing { origin, probe_number } => {
+            WireMessage::IndirectPing { origin: of(origin), probe: *probe_number }
         }
+        Message::IndirectAck { target, probe_number } => {
+            WireMessage::IndirectAck { target: of(target), probe: *probe_number }
+        }
+        Message::ForwardedAck { origin, probe_number } => {
+            WireMessage::ForwardedAck { origin: of(origin), probe: *probe_number }
+        }
+        Message::Announce => WireMessage::Announce,
+        Message::Feed => WireMessage::Feed,
+        Message::Gossip => WireMessage::Gossip,
+        Message::Broadcast => WireMessage::Broadcast,
+        Message::TurnUndead => WireMessage::TurnUndead,
     }
 }
 
-impl From<WireMessage> for Message<Identity> {
-    fn from(message: WireMessage) -> Self {
-        match message {
-            WireMessage::Ping(probe) => Self::Ping(probe),
-            WireMessage::Ack(probe) => Self::Ack(probe),
-            WireMessage::PingReq { target, probe } => Self::PingReq { target, probe_number: probe },
-            WireMessage::IndirectPing { origin, probe } => Self::IndirectPing { origin, probe_number: probe },
-            WireMessage::IndirectAck { target, probe } => Self::IndirectAck { target, probe_number: probe },
-            WireMessage::ForwardedAck { origin, probe } => Self::ForwardedAck { origin, probe_number: probe },
-            WireMessage::Announce => Self::Announce,
-            WireMessage::Feed => Self::Feed,
-            WireMessage::Gossip => Self::Gossip,
-            WireMessage::Broadcast => Self::Broadcast,
-            WireMessage::TurnUndead => Self::TurnUndead,
+/// A message in foca's types, about lives as foca keeps them or as they are.
+fn foca_message<T: From<Identity>>(message: WireMessage) -> Message<T> {
+    match message {
+        WireMessage::Ping(probe) => Message::Ping(probe),
+        WireMessage::Ack(probe) => Message::Ack(probe),
+        WireMessage::PingReq { target, probe } => Message::PingReq { target: target.into(), probe_number: probe },
+        WireMessage::IndirectPing { origin, probe } => {
+            Message::IndirectPing { origin: origin.into(), probe_number: probe }
         }
+        WireMessage::IndirectAck { target, probe } => {
+            Message::IndirectAck { target: target.into(), probe_number: probe }
+        }
+        WireMessage::ForwardedAck { origin, probe } => {
+            Message::ForwardedAck { origin: origin.into(), probe_number: probe }
+        }
+        WireMessage::Announce => Message::Announce,
+        WireMessage::Feed => Message::Feed,
+        WireMessage::Gossip => Message::Gossip,
+        WireMessage::Broadcast => Message::Broadcast,
+        WireMessage::TurnUndead => Message::TurnUndead,
     }
 }
 
@@ -173,27 +177,33 @@ impl SwimCodec {
     }
 }
 
-impl foca::Codec<Identity> for SwimCodec {
+impl foca::Codec<Life> for SwimCodec {
     type Error = CodecError;
 
-    fn encode_header(&mut self, header: &Header<Identity>, buf: impl BufMut) -> Result<(), CodecError> {
+    fn encode_header(&mut self, header: &Header<Life>, buf: impl BufMut) -> Result<(), CodecError> {
         let Header { src, src_incarnation, dst, message } = header;
-        let inner = InnerHeader { src: *src, src_incarnation: *src_incarnation, dst: *dst, message: message.into() };
+        let message = wire_message(message, Life::identity);
+        let inner =
+            InnerHeader { src: src.identity(), src_incarnation: *src_incarnation, dst: dst.identity(), message };
         Self::put::<INNER_HEADER_BYTES>(&inner, buf)
     }
 
-    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Identity>, CodecError> {
+    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Life>, CodecError> {
         let InnerHeader { src, src_incarnation, dst, message } =
             Self::get::<_, INNER_HEADER_BYTES>("swim header", buf)?;
-        Ok(Header { src, src_incarnation, dst, message: message.into() })
+        Ok(Header { src: src.into(), src_incarnation, dst: dst.into(), message: foca_message(message) })
     }
 
-    fn encode_member(&mut self, member: &Member<Identity>, buf: impl BufMut) -> Result<(), CodecError> {
-        Self::put::<INNER_MEMBER_BYTES>(&WireMember::from(member), buf)
+    fn encode_member(&mut self, member: &Member<Life>, buf: impl BufMut) -> Result<(), CodecError> {
+        let (identity, incarnation) = (member.id().identity(), member.incarnation());
+        let member = WireMember { identity, incarnation, liveness: liveness(member.state()) };
+        Self::put::<INNER_MEMBER_BYTES>(&member, buf)
     }
 
-    fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, CodecError> {
-        Ok(Self::get::<WireMember, INNER_MEMBER_BYTES>("swim member", buf)?.into())
+    fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Life>, CodecError> {
+        let WireMember { identity, incarnation, liveness } =
+            Self::get::<WireMember, INNER_MEMBER_BYTES>("swim member", buf)?;
+        Ok(Member::new(identity.into(), incarnation, state(liveness)))
     }
 }
 
@@ -209,13 +219,15 @@ pub(super) struct Packet {
 impl Packet {
     /// Takes apart what foca wrote.
     pub(super) fn from_inner(mut bytes: &[u8]) -> Result<Self, CodecError> {
-        let header = foca::Codec::decode_header(&mut SwimCodec, &mut bytes)?;
+        let InnerHeader { src, src_incarnation, dst, message } =
+            SwimCodec::get::<_, INNER_HEADER_BYTES>("swim header", &mut bytes)?;
+        let header = Header { src, src_incarnation, dst, message: foca_message(message) };
         let mut updates = Vec::new();
         if bytes.len() > INNER_COUNT_BYTES {
             bytes.advance(INNER_COUNT_BYTES);
             updates.reserve(bytes.len() / INNER_MEMBER_BYTES);
             while !bytes.is_empty() {
-                updates.push(foca::Codec::decode_member(&mut SwimCodec, &mut bytes)?);
+                updates.push(SwimCodec::get::<WireMember, INNER_MEMBER_BYTES>("swim member", &mut bytes)?.into());
             }
         }
         Ok(Self { header, updates })
@@ -223,8 +235,11 @@ impl Packet {
 
     /// The header alone, as foca reads it.
     pub(super) fn inner_header(header: &Header<Identity>) -> Result<Vec<u8>, CodecError> {
+        let Header { src, src_incarnation, dst, message } = header;
+        let message = wire_message(message, |identity| *identity);
+        let inner = InnerHeader { src: *src, src_incarnation: *src_incarnation, dst: *dst, message };
         let mut out = Vec::with_capacity(INNER_HEADER_BYTES);
-        foca::Codec::encode_header(&mut SwimCodec, header, &mut out)?;
+        SwimCodec::put::<INNER_HEADER_BYTES>(&inner, &mut out)?;
         Ok(out)
     }
 
@@ -237,7 +252,7 @@ impl Packet {
             src: Identity { id: sender, generation: src_generation, addr: src_addr },
             src_incarnation,
             dst: Identity { generation: dst_generation, ..me },
-            message: message.into(),
+            message: foca_message(message),
         };
         let mut rest = bytes.get(used..).unwrap_or_default();
         let mut updates = Vec::with_capacity(rest.len() / 30);
@@ -262,7 +277,7 @@ impl Packet {
             src_addr: src.addr,
             src_incarnation: *src_incarnation,
             dst_generation: dst.generation,
-            message: message.into(),
+            message: wire_message(message, |identity| *identity),
         };
         let mut out = Vec::with_capacity(64 + 32 * self.updates.len());
         codec::encode_into(&header, &mut out);
@@ -294,6 +309,13 @@ mod tests {
         Identity { id: NodeId::from_bytes([255; 16]), generation: u64::MAX, addr }
     }
 
+    /// As foca has it.
+    fn foca_header(header: &Header<Identity>) -> Header<Life> {
+        let Header { src, src_incarnation, dst, message } = header;
+        let message = foca_message(wire_message(message, |identity| *identity));
+        Header { src: (*src).into(), src_incarnation: *src_incarnation, dst: (*dst).into(), message }
+    }
+
     fn messages(of: Identity) -> Vec<Message<Identity>> {
         vec![
             Message::Ping(1),
@@ -316,15 +338,17 @@ mod tests {
             for message in messages(of) {
                 let header = Header { src: of, src_incarnation: u16::MAX, dst: longest(), message };
                 let mut bytes = Vec::new();
-                SwimCodec.encode_header(&header, &mut bytes).unwrap();
+                let inner = foca_header(&header);
+                SwimCodec.encode_header(&inner, &mut bytes).unwrap();
+                assert_eq!(bytes, Packet::inner_header(&header).unwrap());
                 assert_eq!(bytes.len(), INNER_HEADER_BYTES);
                 let mut rest = &bytes[..];
-                assert_eq!(SwimCodec.decode_header(&mut rest).unwrap(), header);
+                assert_eq!(SwimCodec.decode_header(&mut rest).unwrap(), inner);
                 assert!(rest.is_empty(), "exactly one item is consumed");
                 let packet = Packet { header, updates: Vec::new() };
                 assert_eq!(Packet::from_wire(&packet.to_wire(1_000), of.id, longest()).unwrap(), packet);
             }
-            let member = Member::new(of, u16::MAX, State::Down);
+            let member = Member::new(Life::from(of), u16::MAX, State::Down);
             let mut bytes = Vec::new();
             SwimCodec.encode_member(&member, &mut bytes).unwrap();
             assert_eq!(bytes.len(), INNER_MEMBER_BYTES);
@@ -356,7 +380,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_leaves_the_buffer_clean() {
-        let member = Member::alive(identity(1));
+        let member = Member::alive(Life::from(identity(1)));
         for room in 0..INNER_MEMBER_BYTES {
             let mut buf = Vec::with_capacity(64).limit(room);
             assert!(SwimCodec.encode_member(&member, &mut buf).is_err(), "{room}");

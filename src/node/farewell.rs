@@ -104,7 +104,7 @@ impl Node {
     /// Forgets a member that is not active, and has foca forget it.
     pub(super) fn forget_member(&mut self, now: Now, id: NodeId, cause: Cause) {
         if let Some(old) = self.table.remove(id) {
-            let forget = foca::Timer::RemoveDown(old.swim.identity);
+            let forget = foca::Timer::RemoveDown(old.swim.identity.into());
             self.drive(now, |foca, out| foca.handle_timer(forget, out));
             self.spread.stop(&id);
             let state = old.state();

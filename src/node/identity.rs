@@ -2,12 +2,14 @@
 //! in its record, so that a changed label is not a changed identity.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
 use crate::record::NodeId;
+use crate::wire::index::key_of;
 
-/// One life of a node. `Addr` is the node id: a restart or a move is the same node with a higher generation.
+/// One life of a node: a restart or a move is the same node with a higher generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Identity {
     /// The node.
@@ -22,22 +24,58 @@ impl Identity {
     fn rank(&self) -> (u64, SocketAddr) {
         (self.generation, self.addr)
     }
+
+    /// A strict total order among identities of one node, so that all observers settle on the same one.
+    pub(super) fn outranks(&self, other: &Self) -> bool {
+        self.rank() > other.rank()
+    }
 }
 
-impl foca::Identity for Identity {
-    type Addr = NodeId;
+/// An identity as foca keeps it of each member: what it compares all the time, and a pointer to the rest.
+#[derive(Debug, Clone)]
+pub(super) struct Life {
+    /// The first half of the id. The table refuses a node whose id begins like another one's.
+    key: u64,
+    identity: Arc<Identity>,
+}
+
+impl Life {
+    pub(super) fn new(identity: Arc<Identity>) -> Self {
+        Self { key: key_of(identity.id), identity }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        *self.identity
+    }
+}
+
+impl From<Identity> for Life {
+    fn from(identity: Identity) -> Self {
+        Self::new(Arc::new(identity))
+    }
+}
+
+impl PartialEq for Life {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key && (Arc::ptr_eq(&self.identity, &other.identity) || self.identity == other.identity)
+    }
+}
+
+impl Eq for Life {}
+
+impl foca::Identity for Life {
+    type Addr = u64;
 
     /// Never by foca: a new generation has to be stored first, and is chosen by `Node`.
     fn renew(&self) -> Option<Self> {
         None
     }
 
-    fn addr(&self) -> NodeId {
-        self.id
+    fn addr(&self) -> u64 {
+        self.key
     }
 
-    /// A strict total order among identities of one node, so that all observers settle on the same one.
     fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        self.rank() > adversary.rank()
+        self.identity.outranks(&adversary.identity)
     }
 }

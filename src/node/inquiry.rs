@@ -576,7 +576,8 @@ impl Node {
     fn declare_down(&mut self, now: Now, subject: Identity) {
         let Some(token) = self.token else { return };
         let Some(known) = self.table.get(subject.id).map(|member| member.swim) else { return };
-        let timer = foca::Timer::ChangeSuspectToDown { member_id: subject, incarnation: known.incarnation, token };
+        let Swim { incarnation, .. } = known;
+        let timer = foca::Timer::ChangeSuspectToDown { member_id: subject.into(), incarnation, token };
         self.swim_timer(now, timer);
     }
 }

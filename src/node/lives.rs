@@ -132,7 +132,7 @@ impl Node {
     pub(super) fn declared_down(&mut self, now: Now, by: Identity) {
         // A life that another has taken the place of has nothing to say any more.
         let is_outranked =
-            self.table.get(by.id).is_some_and(|m| foca::Identity::win_addr_conflict(&m.swim.identity, &by));
+            self.table.get(by.id).is_some_and(|known| known.swim.identity.outranks(&by));
         if self.leaving || self.silent || is_outranked {
             return;
         }
@@ -172,7 +172,7 @@ impl Node {
         self.effect(Effect::PersistGeneration(generation));
         self.incarnation = 0;
         self.connected = false;
-        self.drive(now, |foca, out| foca.change_identity(Identity { generation, addr, ..me }, out));
+        self.drive(now, |foca, out| foca.change_identity(Identity { generation, addr, ..me }.into(), out));
         self.update_own_record(now, before, |record| {
             if record.data_path_addr == me.addr.ip() {
                 record.data_path_addr = addr.ip();

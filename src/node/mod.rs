@@ -23,6 +23,7 @@
 mod cas;
 mod claims;
 mod codec;
+mod commons;
 mod compare;
 mod config;
 mod confirm;
@@ -64,6 +65,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use self::cas::{Authorities, CaChange};
+pub use self::commons::Commons;
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
 pub use self::confirm::WAITS_MAX;
 use self::confirm::Wait;
@@ -74,6 +76,7 @@ use self::exam::Exams;
 use self::health::Own;
 use self::holdings::Holdings;
 pub use self::identity::Identity;
+use self::identity::Life;
 use self::inquiry::Inquiries;
 pub use self::io::{
     Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, KeptTable, Now, Peer, Start, Write,
@@ -159,7 +162,7 @@ pub struct Node {
     ping: Option<(u8, NodeId, u64)>,
     token: Option<foca::TimerToken>,
     /// foca's gossip timer, while it has nothing to tell.
-    resting_gossip: Option<foca::Timer<Identity>>,
+    resting_gossip: Option<foca::Timer<Life>>,
     /// The last gossip round, and whether one is due before foca's next.
     gossiped_us: u64,
     gossip_armed: bool,
@@ -260,7 +263,7 @@ impl Node {
 
     /// This node's own life.
     pub fn identity(&self) -> Identity {
-        *self.foca.identity()
+        self.foca.identity().identity()
     }
 
     /// The number of the last visible change. Each change has the next number, and no later life of this node uses one

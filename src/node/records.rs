@@ -78,7 +78,7 @@ impl Node {
     /// A node that said goodbye is not probed any more.
     pub(super) fn obey_goodbye(&mut self, now: Now, owner: NodeId) {
         let Some(member) = self.table.get(owner) else { return };
-        let said = member.record.as_ref().is_some_and(|record| record.left)
+        let said = member.record.is_some_and(|record| record.left)
             && self
                 .table
                 .envelope(owner)
@@ -94,7 +94,7 @@ impl Node {
     /// A node that has announced to be back soon is not held to be down meanwhile.
     pub(super) fn note_absence(&mut self, now: Now, owner: NodeId) {
         let Some(member) = self.table.get(owner) else { return };
-        let away_s = member.record.as_ref().map_or(0, |record| record.away_s);
+        let away_s = member.record.map_or(0, |record| record.away_s);
         let is_of_this_life =
             self.table.envelope(owner).is_some_and(|e| e.version.generation == member.swim.identity.generation);
         if away_s > 0 && is_of_this_life {

@@ -219,11 +219,11 @@ impl Node {
         let theirs: BTreeMap<_, _> = self
             .foca
             .iter_membership_state()
-            .filter(|member| member.id().id != me)
             .map(|member| {
-                let liveness = codec::liveness(member.state());
-                (member.id().id, Swim { identity: *member.id(), incarnation: member.incarnation(), liveness })
+                let (identity, liveness) = (member.id().identity(), codec::liveness(member.state()));
+                (identity.id, Swim { identity, incarnation: member.incarnation(), liveness })
             })
+            .filter(|(id, _)| *id != me)
             .collect();
         let ours: BTreeMap<_, _> = self.table.iter().map(|member| (member.swim.identity.id, member.swim)).collect();
         let ids: BTreeSet<_> = ours.keys().chain(theirs.keys()).copied().collect();

@@ -15,7 +15,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
 use super::codec::{self, Packet, SwimCodec};
-use super::identity::Identity;
+use super::identity::{Identity, Life};
 use super::lives::is_plausible;
 use super::table::Swim;
 use super::timers::Timer;
@@ -25,8 +25,9 @@ use crate::record::{NodeId, Status};
 use crate::wire::DropCause;
 use crate::wire::datagram::Writer;
 use crate::wire::exchange::{Liveness, MEMBERS_MAX};
+use crate::wire::index::key_of;
 
-pub(super) type Foca = foca::Foca<Identity, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
+pub(super) type Foca = foca::Foca<Life, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
 
 /// Second rounds of inquiries that a suspicion heard of may last before this node looks for itself.
 const HEARSAY_ROUNDS: u64 = 4;
@@ -34,11 +35,16 @@ const HEARSAY_ROUNDS: u64 = 4;
 const HELLO_INTERVAL_US: u64 = 1_000_000;
 
 pub(super) fn start(identity: Identity, config: &Config, rng: ChaCha12Rng) -> Foca {
-    Foca::new(identity, config.foca(1, identity.addr.is_ipv6()), rng, SwimCodec)
+    Foca::new(identity.into(), config.foca(1, identity.addr.is_ipv6()), rng, SwimCodec)
 }
 
-pub(super) fn update(swim: &Swim) -> Update<Identity> {
-    Update::new(swim.identity, swim.incarnation, codec::state(swim.liveness))
+/// What foca is told of a node that is not listed as that.
+pub(super) fn update(swim: &Swim) -> Update<Life> {
+    update_of(swim.identity.into(), swim)
+}
+
+fn update_of<T>(life: T, swim: &Swim) -> Update<T> {
+    Update::new(life, swim.incarnation, codec::state(swim.liveness))
 }
 
 fn swim(update: &Update<Identity>) -> Swim {
@@ -62,15 +68,15 @@ const fn kind_of(message: &Message<Identity>) -> Kind {
 #[derive(Default)]
 pub(super) struct Outbox {
     sends: Vec<(Identity, Vec<u8>)>,
-    timers: Vec<(foca::Timer<Identity>, Duration)>,
+    timers: Vec<(foca::Timer<Life>, Duration)>,
     downs: Vec<Identity>,
     connected: Option<bool>,
 }
 
-impl Runtime<Identity> for Outbox {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
+impl Runtime<Life> for Outbox {
+    fn notify(&mut self, notification: Notification<'_, Life>) {
         match notification {
-            Notification::MemberDown(identity) => self.downs.push(*identity),
+            Notification::MemberDown(identity) => self.downs.push(identity.identity()),
             Notification::Active => self.connected = Some(true),
             Notification::Idle | Notification::Defunct => self.connected = Some(false),
             // The table follows by applying the same updates.
@@ -78,11 +84,11 @@ impl Runtime<Identity> for Outbox {
         }
     }
 
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.sends.push((to, data.to_vec()));
+    fn send_to(&mut self, to: Life, data: &[u8]) {
+        self.sends.push((to.identity(), data.to_vec()));
     }
 
-    fn submit_after(&mut self, timer: foca::Timer<Identity>, after: Duration) {
+    fn submit_after(&mut self, timer: foca::Timer<Life>, after: Duration) {
         self.timers.push((timer, after));
     }
 }
@@ -111,7 +117,7 @@ impl Node {
         outbox.downs
     }
 
-    fn submit_swim(&mut self, now: Now, timer: foca::Timer<Identity>, after: Duration) {
+    fn submit_swim(&mut self, now: Now, timer: foca::Timer<Life>, after: Duration) {
         if let foca::Timer::ProbeRandomMember(token) = &timer {
             self.token = Some(*token);
         }
@@ -119,7 +125,7 @@ impl Node {
             // foca is told that every probe was answered, so it suspects nobody. If it did, an inquiry would decide.
             self.mirror(
                 now,
-                Swim { identity: member_id, incarnation, liveness: Liveness::Suspect },
+                Swim { identity: member_id.identity(), incarnation, liveness: Liveness::Suspect },
                 Cause::ProbeTimeout,
             );
             return;
@@ -217,7 +223,7 @@ impl Node {
         let kind = kind_of(message);
         // A suspect has to know, or it cannot refute: whatever is said to it, this is said first (Lifeguard's "buddy").
         if !matches!(message, Message::Announce | Message::TurnUndead | Message::Broadcast) {
-            packet.updates.splice(0..0, self.table.suspicion(to).as_ref().map(update));
+            packet.updates.splice(0..0, self.table.suspicion(to).as_ref().map(|swim| update_of(swim.identity, swim)));
         }
         let mut writer = Writer::new(self.config.payload_bytes_max());
         writer.swim(&packet.to_wire(self.config.swim_bytes_max()));
@@ -281,7 +287,8 @@ impl Node {
         }
         // The table first, so that events precede what foca sends because of them.
         self.mirror(now, swim, cause);
-        self.drive(now, |foca, out| foca.apply_many(std::iter::once(update(&swim)), broadcast, out));
+        let update = update_of(self.table.life(swim.identity), &swim);
+        self.drive(now, |foca, out| foca.apply_many(std::iter::once(update), broadcast, out));
         true
     }
 
@@ -298,7 +305,7 @@ impl Node {
         if *dst != me && *message != Message::Announce {
             if dst.generation < me.generation && *message != Message::TurnUndead && !self.leaving {
                 let src = *src;
-                self.drive(now, |foca, out| foca.announce(src, out));
+                self.drive(now, |foca, out| foca.announce(src.into(), out));
             }
             return Ok(kind);
         }
@@ -313,7 +320,7 @@ impl Node {
         let speaker = Swim { identity: *src, incarnation: *src_incarnation, liveness: Liveness::Alive };
         let mut news = Vec::new();
         if self.mirror(now, speaker, Cause::Contact) {
-            news.push(update(&speaker));
+            news.push(update_of(self.table.life(speaker.identity), &speaker));
         }
         let is_active =
             self.table.get(src.id).is_some_and(|known| known.swim.identity == *src && known.swim.is_active());
@@ -348,7 +355,7 @@ impl Node {
         &mut self,
         now: Now,
         heard: Update<Identity>,
-        news: &mut Vec<Update<Identity>>,
+        news: &mut Vec<Update<Life>>,
         about_me: &mut Vec<Swim>,
         left: &mut Vec<NodeId>,
     ) {
@@ -359,7 +366,7 @@ impl Node {
         } else if id == self.identity().id {
             about_me.push(swim);
         } else if self.is_wanted(&swim) && self.mirror(now, swim, Cause::Gossip) {
-            news.push(heard);
+            news.push(update_of(self.table.life(swim.identity), &swim));
         } else {
             self.stats.updates_filtered += 1;
             let known = self.table.get(id);
@@ -374,7 +381,14 @@ impl Node {
         super::sync::is_usable(identity.addr)
             && !self.is_removed(identity.id)
             && is_plausible(now, identity.generation)
+            && self.is_distinct(identity.id)
             && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
+    }
+
+    /// foca tells nodes apart by half of their ids: another one's may not begin alike. Ids are random, so none does by chance.
+    fn is_distinct(&self, id: NodeId) -> bool {
+        let me = self.identity().id;
+        self.table.like(id).is_none_or(|known| known == id) && (key_of(id) != key_of(me) || id == me)
     }
 
     /// That somebody unknown is gone is no news: this node may have forgotten it, and must not learn of it again from
@@ -426,12 +440,12 @@ impl Node {
         }
     }
 
-    pub(super) fn swim_timer(&mut self, now: Now, timer: foca::Timer<Identity>) {
+    pub(super) fn swim_timer(&mut self, now: Now, timer: foca::Timer<Life>) {
         let mut accused = None;
         match &timer {
             foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
-                let known = self.table.get(member_id.id).map(|member| member.swim);
-                let suspect = Swim { identity: *member_id, incarnation: *incarnation, liveness: Liveness::Suspect };
+                let known = self.table.get(member_id.identity().id).map(|member| member.swim);
+                let suspect = Swim { identity: member_id.identity(), incarnation: *incarnation, liveness: Liveness::Suspect };
                 if known != Some(suspect) {
                     self.stats.undead_withheld += u64::from(known.is_some_and(|known| known.is_active()));
                     return;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use rand::seq::SliceRandom;
 
 use super::identity::Identity;
-use super::table::{Member, Swim, share};
+use super::table::{Listed, Swim, share};
 use super::timers::Timer;
 use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Mutant, Node, Now, Peer};
 use crate::record::{NodeId, Status};
@@ -448,7 +448,7 @@ impl Node {
         // Others learn of this node through the peer; foca's announcement makes two more packets of it.
         if let Some(member) = self.table.get(peer.id).filter(|member| member.swim.is_active()) {
             let identity = member.swim.identity;
-            self.drive(now, |foca, out| foca.announce(identity, out));
+            self.drive(now, |foca, out| foca.announce(identity.into(), out));
         }
         known
     }
@@ -512,7 +512,7 @@ impl Node {
         let mut entries: Vec<_> = self
             .table
             .iter()
-            .map(|Member { swim, .. }| MemberEntry {
+            .map(|Listed { swim, .. }| MemberEntry {
                 id: swim.identity.id,
                 generation: swim.identity.generation,
                 addr: swim.identity.addr,

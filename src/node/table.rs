@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::identity::Identity;
+use super::commons::Commons;
+use super::identity::{Identity, Life};
 use crate::record::decision::Decided;
 use crate::record::{Availability, NodeId, NodeRecord, Role, Status, Version};
+use crate::wire::DecodeError;
 use crate::wire::datagram::RecordEnvelope;
 use crate::wire::exchange::Liveness;
-use crate::wire::index::ById;
+use crate::wire::index::{Named, Roll};
 
 /// Records of nodes that SWIM has not named yet, at most.
 const PARKED_MAX: usize = 4_096;
@@ -31,9 +33,8 @@ pub struct Swim {
 impl Swim {
     /// Whether `update` would change this view: the order of preference of SWIM §4.2, with a higher identity first.
     pub(super) fn yields_to(&self, update: &Self) -> bool {
-        use foca::Identity as _;
         if self.identity != update.identity {
-            return !self.identity.win_addr_conflict(&update.identity);
+            return !self.identity.outranks(&update.identity);
         }
         match (self.liveness, update.liveness) {
             (Liveness::Down, _) => false,
@@ -89,24 +90,150 @@ impl Member {
     }
 }
 
-#[derive(Debug, Clone, Default)]
+/// A member as it is listed: what the table holds of it, copied or borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed<'a> {
+    pub(super) swim: Swim,
+    pub(super) status: Status,
+    pub(super) since_ms: u64,
+    pub(super) record: Option<&'a Arc<NodeRecord>>,
+    pub(super) heard_us: u64,
+    pub(super) rtt_us: Option<u64>,
+    pub(super) tcp_only: bool,
+    table: &'a Table,
+}
+
+impl Listed<'_> {
+    /// As [`Member::role`].
+    pub(super) fn role(&self) -> Option<Role> {
+        let decided = self.table.decided.get(&self.swim.identity.id).and_then(|decided| decided.role());
+        decided.or(self.record.map(|record| record.role))
+    }
+}
+
+impl From<Listed<'_>> for Member {
+    fn from(listed: Listed<'_>) -> Self {
+        let Listed { swim, status, since_ms, record, heard_us, rtt_us, tcp_only, table } = listed;
+        let (record, decided) = (record.cloned(), table.decided(swim.identity.id));
+        Self { swim, status, since_ms, record, heard_us, rtt_us, tcp_only, decided }
+    }
+}
+
+/// A record: as it travels, and read. It never changes, so nodes of one process may share it ([`Commons`]).
+#[derive(Debug)]
+pub(super) struct Card {
+    pub(super) envelope: RecordEnvelope,
+    pub(super) record: Option<Arc<NodeRecord>>,
+    /// [`share`] of its owner in the life that wrote it.
+    pub(super) share: u128,
+}
+
+/// A number below 2^24, or none: three bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place([u8; 3]);
+
+impl Place {
+    const NONE: Self = Self([u8::MAX; 3]);
+
+    fn new(place: usize) -> Self {
+        let [.., high, mid, low] = place.to_be_bytes();
+        Self([high, mid, low])
+    }
+
+    fn get(self) -> Option<usize> {
+        let Self([high, mid, low]) = self;
+        (self != Self::NONE).then(|| usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low))
+    }
+}
+
+/// Milliseconds since the Unix epoch, in six bytes: ten thousand years.
+#[derive(Debug, Clone, Copy)]
+struct Millis([u8; 6]);
+
+impl Millis {
+    fn new(ms: u64) -> Self {
+        let [_, _, rest @ ..] = ms.to_be_bytes();
+        Self(rest)
+    }
+
+    const fn get(self) -> u64 {
+        let Self([a, b, c, d, e, f]) = self;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+}
+
+/// All that is held of almost every node, thousands of times: 32 bytes. What only few have is elsewhere ([`Contact`], [`Odd`]).
+#[derive(Debug)]
 struct Entry {
-    member: Option<Member>,
-    envelope: Option<RecordEnvelope>,
-    record: Option<Arc<NodeRecord>>,
+    /// None as long as SWIM has not named it: then there is a card.
+    life: Option<Arc<Identity>>,
+    card: Option<Arc<Card>>,
+    since_ms: Millis,
+    incarnation: u16,
     /// Its place in [`Table::active`].
-    active_at: Option<usize>,
+    active_at: Place,
+    /// Its place in [`Table::contacts`].
+    contact: Place,
+    liveness: Liveness,
+    status: Status,
+}
+
+impl Named for Entry {
+    fn id(&self) -> NodeId {
+        let of_card = || self.card.as_ref().map(|card| card.envelope.owner);
+        self.life.as_ref().map(|life| life.id).or_else(of_card).unwrap_or(NodeId::from_bytes([0; 16]))
+    }
+}
+
+impl Entry {
+    fn swim(&self) -> Option<Swim> {
+        let identity = **self.life.as_ref()?;
+        Some(Swim { identity, incarnation: self.incarnation, liveness: self.liveness })
+    }
+
+    fn is_active(&self) -> bool {
+        self.life.is_some() && self.liveness != Liveness::Down
+    }
+
+    fn version(&self) -> Version {
+        self.card.as_ref().map(|card| card.envelope.version).unwrap_or_default()
+    }
+
     /// What it adds to [`Table::digest`].
-    share: u128,
+    fn share(&self) -> u128 {
+        match (&self.life, &self.card) {
+            (Some(life), Some(card)) if self.is_active() && card.envelope.version.generation == life.generation => {
+                card.share
+            }
+            (Some(life), _) if self.is_active() => share(life.id, life.generation, self.version()),
+            _ => 0,
+        }
+    }
+}
+
+/// What is held of a member that this node was in touch with.
+#[derive(Debug, Clone, Copy)]
+struct Contact {
+    heard_us: u64,
+    /// Round trip, in microseconds, plus one; 0: none is known.
+    rtt_us: u32,
+    tcp_only: bool,
+    /// Whose.
+    entry: Place,
+}
+
+/// What is held of few.
+#[derive(Debug, Clone, Copy, Default)]
+struct Odd {
     /// It has announced that it will be silent until then, on the monotonic clock.
     away_until_us: u64,
     /// What was learnt from suspicions about it that were wrong.
-    record_of_errors: Errors,
+    errors: Errors,
 }
 
 /// How often a node was suspected falsely of late, and who can reach it when others cannot.
 #[derive(Debug, Clone, Copy, Default)]
-struct Errors {
+pub(super) struct Errors {
     count: u32,
     last_us: u64,
     voucher: Option<NodeId>,
@@ -133,13 +260,18 @@ pub(super) struct Change {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: ById<Entry>,
-    /// Those that SWIM holds for alive or suspect, in no particular order: to draw from.
-    active: Vec<NodeId>,
+    entries: Roll<Entry>,
+    /// Places of those that SWIM holds for alive or suspect, in no particular order: to draw from.
+    active: Vec<u32>,
+    contacts: Vec<Contact>,
+    odd: BTreeMap<NodeId, Odd>,
     /// What was decided about nodes, listed or not.
     decided: BTreeMap<NodeId, Arc<Decided>>,
+    /// What was decided about most.
+    nothing: Arc<Decided>,
     parked: usize,
     digest: u128,
+    commons: Option<Commons>,
 }
 
 /// One node's part of a digest over lives and record versions: a hash, so that the sum over all nodes differs when any
@@ -153,40 +285,71 @@ pub(super) fn share(id: NodeId, generation: u64, version: Version) -> u128 {
     hash.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
 }
 
-fn status_of(swim: &Swim, envelope: Option<&RecordEnvelope>, record: Option<&NodeRecord>) -> Status {
+fn status_of(swim: &Swim, card: Option<&Card>) -> Status {
     match swim.liveness {
         Liveness::Alive => Status::Ready,
         Liveness::Suspect => Status::Suspect,
         Liveness::Down => {
-            let said_goodbye = record.is_some_and(|record| record.left)
-                && envelope.is_some_and(|envelope| envelope.version.generation >= swim.identity.generation);
+            let said_goodbye = card.is_some_and(|card| {
+                card.record.as_ref().is_some_and(|record| record.left)
+                    && card.envelope.version.generation >= swim.identity.generation
+            });
             if said_goodbye { Status::Left } else { Status::Down }
         }
     }
 }
 
 impl Table {
+    pub(super) fn share(&mut self, commons: Commons) {
+        self.commons = Some(commons);
+    }
+
+    fn listed<'a>(&'a self, entry: &'a Entry) -> Option<Listed<'a>> {
+        let contact = entry.contact.get().and_then(|at| self.contacts.get(at));
+        Some(Listed {
+            swim: entry.swim()?,
+            status: entry.status,
+            since_ms: entry.since_ms.get(),
+            record: entry.card.as_ref().and_then(|card| card.record.as_ref()),
+            heard_us: contact.map_or(0, |contact| contact.heard_us),
+            rtt_us: contact.and_then(|contact| contact.rtt_us.checked_sub(1)).map(u64::from),
+            tcp_only: contact.is_some_and(|contact| contact.tcp_only),
+            table: self,
+        })
+    }
+
+    fn entry(&self, id: NodeId) -> Option<&Entry> {
+        self.entries.at(self.entries.place(id)?)
+    }
+
     /// Listed members, in no order that means anything.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.entries.values().filter_map(|entry| entry.member.as_ref())
+    pub(super) fn iter(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.entries.iter().filter_map(|entry| self.listed(entry))
     }
 
-    pub(super) fn get(&self, id: NodeId) -> Option<&Member> {
-        self.entries.get(&id)?.member.as_ref()
+    pub(super) fn get(&self, id: NodeId) -> Option<Listed<'_>> {
+        self.listed(self.entry(id)?)
     }
 
-    fn member_mut(&mut self, id: NodeId) -> Option<&mut Member> {
-        self.entries.get_mut(&id)?.member.as_mut()
+    /// What SWIM holds of it.
+    pub(super) fn swim(&self, id: NodeId) -> Option<Swim> {
+        self.entry(id)?.swim()
+    }
+
+    /// An identity as foca keeps it: sharing memory with this table, if it is listed.
+    pub(super) fn life(&self, identity: Identity) -> Life {
+        let known = self.entry(identity.id).and_then(|entry| entry.life.as_ref()).filter(|life| ***life == identity);
+        known.map_or_else(|| identity.into(), |life| Life::new(Arc::clone(life)))
     }
 
     /// The suspicion that stands against this very life, if one does.
     pub(super) fn suspicion(&self, identity: Identity) -> Option<Swim> {
-        let swim = self.get(identity.id)?.swim;
+        let swim = self.swim(identity.id)?;
         (swim.identity == identity && swim.liveness == Liveness::Suspect).then_some(swim)
     }
 
     pub(super) fn envelope(&self, id: NodeId) -> Option<&RecordEnvelope> {
-        self.entries.get(&id)?.envelope.as_ref()
+        self.entry(id)?.card.as_ref().map(|card| &card.envelope)
     }
 
     /// Members that SWIM holds for alive or suspect.
@@ -195,8 +358,9 @@ impl Table {
     }
 
     /// The active member at a place below [`Table::active`].
-    pub(super) fn active_at(&self, at: usize) -> Option<&Member> {
-        self.get(*self.active.get(at)?)
+    pub(super) fn active_at(&self, at: usize) -> Option<Listed<'_>> {
+        let place = *self.active.get(at)?;
+        self.listed(self.entries.at(place as usize)?)
     }
 
     /// A sum over the active members: equal sums, equal lives and record versions. Those that are gone are left out, as
@@ -205,87 +369,104 @@ impl Table {
         self.digest
     }
 
-    /// Brings the digest up to date after a change of one member.
-    fn reckon(&mut self, id: NodeId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let share = match &entry.member {
-            Some(member) if member.swim.is_active() => {
-                let version = entry.envelope.as_ref().map(|envelope| envelope.version).unwrap_or_default();
-                share(id, member.swim.identity.generation, version)
-            }
-            _ => 0,
-        };
-        let before = std::mem::replace(&mut entry.share, share);
+    /// Brings the digest up to date after a change of one entry that added `before`.
+    fn reckon(&mut self, place: usize, before: u128) {
+        let share = self.entries.at(place).map_or(0, Entry::share);
         self.digest = self.digest.wrapping_sub(before).wrapping_add(share);
     }
 
-    fn set_active(&mut self, id: NodeId, is_active: bool) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        match (entry.active_at, is_active) {
+    fn set_active(&mut self, place: usize, is_active: bool) {
+        let Some(entry) = self.entries.at_mut(place) else { return };
+        match (entry.active_at.get(), is_active) {
             (None, true) => {
-                entry.active_at = Some(self.active.len());
-                self.active.push(id);
+                entry.active_at = Place::new(self.active.len());
+                self.active.extend(u32::try_from(place));
             }
             (Some(at), false) => {
-                entry.active_at = None;
+                entry.active_at = Place::NONE;
                 self.active.swap_remove(at);
                 if let Some(moved) = self.active.get(at)
-                    && let Some(entry) = self.entries.get_mut(moved)
+                    && let Some(entry) = self.entries.at_mut(*moved as usize)
                 {
-                    entry.active_at = Some(at);
+                    entry.active_at = Place::new(at);
                 }
             }
             (None, false) | (Some(_), true) => {}
         }
     }
 
-    pub(super) fn iter_active(&self) -> impl Iterator<Item = &Member> {
-        self.iter().filter(|member| member.swim.is_active())
+    pub(super) fn iter_active(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.entries.iter().filter(|entry| entry.is_active()).filter_map(|entry| self.listed(entry))
     }
 
     /// Would [`Table::apply`] change anything?
     pub(super) fn is_news(&self, update: &Swim) -> bool {
-        self.get(update.identity.id).is_none_or(|member| member.swim.yields_to(update))
+        self.swim(update.identity.id).is_none_or(|known| known.yields_to(update))
     }
 
     /// What the mutants do that believe old news: makes `update` look new.
     pub(super) fn unlearn(&mut self, update: Swim, is_resurrection: bool) {
-        let Some(member) = self.member_mut(update.identity.id) else { return };
-        if member.swim.identity != update.identity || update.liveness != Liveness::Alive {
+        let Some(entry) = self.entries.place(update.identity.id).and_then(|place| self.entries.at_mut(place)) else {
+            return;
+        };
+        if entry.life.as_deref() != Some(&update.identity) || update.liveness != Liveness::Alive {
             return;
         }
-        if is_resurrection && member.swim.liveness == Liveness::Down {
-            member.swim.liveness = Liveness::Suspect;
+        if is_resurrection && entry.liveness == Liveness::Down {
+            entry.liveness = Liveness::Suspect;
         }
-        member.swim.incarnation = member.swim.incarnation.min(update.incarnation.saturating_sub(1));
+        entry.incarnation = entry.incarnation.min(update.incarnation.saturating_sub(1));
     }
 
     /// Applies what foca is being told.
     pub(super) fn apply(&mut self, now_ms: u64, update: Swim) -> Option<Change> {
-        if !self.is_news(&update) {
+        let id = update.identity.id;
+        let known = self.entries.place(id);
+        let old_swim = known.and_then(|place| self.entries.at(place)?.swim());
+        if old_swim.is_some_and(|old| !old.yields_to(&update)) {
             return None;
         }
-        let entry = self.entries.entry(update.identity.id).or_default();
-        let old = entry.member.clone();
-        if old.is_none() && entry.envelope.is_some() {
+        let old = known.and_then(|place| self.listed(self.entries.at(place)?)).map(Member::from);
+        if old.is_none() && known.is_some() {
             self.parked = self.parked.saturating_sub(1);
         }
-        let status = status_of(&update, entry.envelope.as_ref(), entry.record.as_deref());
-        let kept = old.as_ref().filter(|old| old.status == status && old.swim.identity == update.identity);
-        let new = Member {
-            swim: update,
-            status,
-            since_ms: kept.map_or(now_ms, |old| old.since_ms),
-            record: entry.record.clone(),
-            heard_us: old.as_ref().map_or(0, |old| old.heard_us),
-            rtt_us: old.as_ref().and_then(|old| old.rtt_us),
-            tcp_only: old.as_ref().is_some_and(|old| old.tcp_only),
-            decided: self.decided.get(&update.identity.id).cloned().unwrap_or_default(),
+        let place = match known {
+            Some(place) => {
+                let before = self.entries.at(place).map_or(0, Entry::share);
+                let is_new_life = old_swim.is_none_or(|old| old.identity != update.identity);
+                let life = is_new_life.then(|| self.new_life(update.identity));
+                let entry = self.entries.at_mut(place)?;
+                let status = status_of(&update, entry.card.as_deref());
+                if is_new_life || entry.status != status {
+                    entry.since_ms = Millis::new(now_ms);
+                }
+                entry.life = life.or(entry.life.take());
+                (entry.incarnation, entry.liveness, entry.status) = (update.incarnation, update.liveness, status);
+                self.reckon(place, before);
+                place
+            }
+            None => {
+                let place = self.entries.push(Entry {
+                    life: Some(self.new_life(update.identity)),
+                    card: None,
+                    since_ms: Millis::new(now_ms),
+                    incarnation: update.incarnation,
+                    active_at: Place::NONE,
+                    contact: Place::NONE,
+                    liveness: update.liveness,
+                    status: status_of(&update, None),
+                })?;
+                self.reckon(place, 0);
+                place
+            }
         };
-        entry.member = Some(new.clone());
-        self.set_active(update.identity.id, update.is_active());
-        self.reckon(update.identity.id);
+        self.set_active(place, update.is_active());
+        let new = self.listed(self.entries.at(place)?)?.into();
         Some(Change { old, new })
+    }
+
+    fn new_life(&self, identity: Identity) -> Arc<Identity> {
+        self.commons.as_ref().map_or_else(|| Arc::new(identity), |commons| commons.life(identity))
     }
 
     /// Is this record newer than the one held?
@@ -296,102 +477,127 @@ impl Table {
     /// Takes in a newer record. The change, when the owner is listed; `Ok(None)` when it is parked.
     ///
     /// Errors when the record breaks its limits: then the older one stays.
-    pub(super) fn apply_record(
-        &mut self,
-        now_ms: u64,
-        envelope: RecordEnvelope,
-    ) -> Result<Option<Change>, crate::wire::DecodeError> {
-        let record = match envelope.record() {
-            Ok(record) => Some(Arc::new(record)),
-            // Written by a later version in a way that this one cannot read: kept and passed on all the same.
-            Err(_) if envelope.is_of_later_format() => None,
-            Err(error) => return Err(error),
-        };
+    pub(super) fn apply_record(&mut self, now_ms: u64, envelope: RecordEnvelope) -> Result<Option<Change>, DecodeError> {
         let owner = envelope.owner;
-        if !self.entries.contains_key(&owner) {
-            if self.parked >= PARKED_MAX {
-                return Ok(None);
-            }
-            self.parked += 1;
+        let card = match &self.commons {
+            Some(commons) => commons.card(envelope)?,
+            None => Arc::new(Card::new(envelope)?),
+        };
+        let Some(place) = self.entries.place(owner) else {
+            self.park(owner, card);
+            return Ok(None);
+        };
+        if let Some(odd) = self.odd.get_mut(&owner) {
+            odd.away_until_us = 0;
         }
-        let entry = self.entries.entry(owner).or_default();
-        entry.envelope = Some(envelope);
-        entry.record = record.clone();
-        entry.away_until_us = 0;
-        let Some(member) = &mut entry.member else { return Ok(None) };
-        let old = member.clone();
-        member.record = record;
+        let Some(entry) = self.entries.at(place) else { return Ok(None) };
+        let before = entry.share();
+        let old: Option<Member> = self.listed(entry).map(Member::from);
+        let Some(entry) = self.entries.at_mut(place) else { return Ok(None) };
+        entry.card = Some(card);
+        let Some((old, swim)) = old.zip(entry.swim()) else { return Ok(None) };
         // The record of a life that SWIM has not named yet says nothing about the life that it has.
-        let is_of_later_life = entry
-            .envelope
-            .as_ref()
-            .is_some_and(|envelope| envelope.version.generation > member.swim.identity.generation);
-        let status = status_of(&member.swim, entry.envelope.as_ref(), entry.record.as_deref());
-        if status != member.status && !is_of_later_life {
-            member.status = status;
-            member.since_ms = now_ms;
+        let is_of_later_life = entry.version().generation > swim.identity.generation;
+        let status = status_of(&swim, entry.card.as_deref());
+        if status != entry.status && !is_of_later_life {
+            entry.status = status;
+            entry.since_ms = Millis::new(now_ms);
         }
-        let new = member.clone();
-        self.reckon(owner);
-        Ok(Some(Change { old: Some(old), new }))
+        self.reckon(place, before);
+        let new = self.entries.at(place).and_then(|entry| self.listed(entry)).map(Member::from);
+        Ok(new.map(|new| Change { old: Some(old), new }))
+    }
+
+    /// Keeps the record of a node that SWIM has not named yet.
+    fn park(&mut self, owner: NodeId, card: Arc<Card>) {
+        // foca could not tell it from another one that begins alike.
+        if self.parked >= PARKED_MAX || self.like(owner).is_some() {
+            return;
+        }
+        let parked = self.entries.push(Entry {
+            life: None,
+            card: Some(card),
+            since_ms: Millis::new(0),
+            incarnation: 0,
+            active_at: Place::NONE,
+            contact: Place::NONE,
+            liveness: Liveness::Down,
+            status: Status::Down,
+        });
+        self.parked += usize::from(parked.is_some());
     }
 
     pub(super) fn decided(&self, id: NodeId) -> Arc<Decided> {
-        self.decided.get(&id).cloned().unwrap_or_default()
+        Arc::clone(self.decided.get(&id).unwrap_or(&self.nothing))
     }
 
     /// Notes what was decided about a node; says what that changed if it is listed.
     pub(super) fn set_decided(&mut self, id: NodeId, decided: Decided) -> Option<Change> {
-        let decided = Arc::new(decided);
-        if *decided == Decided::default() {
+        let old: Option<Member> = self.get(id).map(Member::from);
+        if decided == Decided::default() {
             self.decided.remove(&id);
         } else {
-            self.decided.insert(id, Arc::clone(&decided));
+            self.decided.insert(id, Arc::new(decided));
         }
-        let member = self.member_mut(id)?;
-        let old = member.clone();
-        member.decided = decided;
-        Some(Change { old: Some(old), new: member.clone() })
+        let old = old?;
+        let new = Member { decided: self.decided(id), ..old.clone() };
+        Some(Change { old: Some(old), new })
+    }
+
+    /// Notes something of being in touch with a listed member.
+    fn touch(&mut self, id: NodeId, note: impl FnOnce(&mut Contact)) {
+        let Some(place) = self.entries.place(id) else { return };
+        let Some(entry) = self.entries.at_mut(place).filter(|entry| entry.life.is_some()) else { return };
+        let at = entry.contact.get().unwrap_or_else(|| {
+            entry.contact = Place::new(self.contacts.len());
+            self.contacts.push(Contact { heard_us: 0, rtt_us: 0, tcp_only: false, entry: Place::new(place) });
+            self.contacts.len() - 1
+        });
+        if let Some(contact) = self.contacts.get_mut(at) {
+            note(contact);
+        }
     }
 
     /// Notes that a datagram came from `id`.
     pub(super) fn heard(&mut self, id: NodeId, now_us: u64) {
-        if let Some(member) = self.member_mut(id) {
-            member.heard_us = now_us;
-        }
+        self.touch(id, |contact| contact.heard_us = now_us);
     }
 
     /// Notes a probe's round trip.
     pub(super) fn measured(&mut self, id: NodeId, rtt_us: u64) {
-        if let Some(member) = self.member_mut(id) {
-            member.rtt_us = Some(rtt_us);
-        }
+        self.touch(id, |contact| contact.rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).saturating_add(1));
     }
 
     /// It has answered a datagram.
     pub(super) fn answered_over_udp(&mut self, id: NodeId) {
-        if let Some(member) = self.member_mut(id) {
-            member.tcp_only = false;
-        }
+        self.touch(id, |contact| contact.tcp_only = false);
     }
 
     /// It has answered over TCP while datagrams went unanswered.
     pub(super) fn answered_over_tcp(&mut self, id: NodeId) {
-        if let Some(member) = self.member_mut(id) {
-            member.tcp_only = true;
-        }
+        self.touch(id, |contact| contact.tcp_only = true);
     }
 
     /// Until then its silence is no failure, on the monotonic clock.
     pub(super) fn away_until_us(&self, id: NodeId) -> u64 {
-        self.entries.get(&id).map_or(0, |entry| entry.away_until_us)
+        self.odd.get(&id).map_or(0, |odd| odd.away_until_us)
     }
 
     /// It has announced to be silent.
     pub(super) fn set_away(&mut self, id: NodeId, until_us: u64) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.away_until_us = until_us;
+        if until_us > 0 || self.odd.contains_key(&id) {
+            self.note_odd(id, |odd| odd.away_until_us = until_us);
         }
+    }
+
+    fn note_odd(&mut self, id: NodeId, note: impl FnOnce(&mut Odd)) {
+        if self.knows(id) {
+            note(self.odd.entry(id).or_default());
+        }
+    }
+
+    fn errors(&self, id: NodeId) -> Errors {
+        self.odd.get(&id).map(|odd| odd.errors).unwrap_or_default()
     }
 
     /// A suspicion of it was wrong. Each time counts double: paths that mislead go on misleading. A verdict may have been
@@ -399,64 +605,81 @@ impl Table {
     pub(super) fn was_wrong_about(&mut self, id: NodeId, now_us: u64, was_down: bool) {
         let errors = self.errors_about(id, now_us);
         let count = if was_down { errors + 1 } else { 2 * errors }.clamp(1, ERRORS_MAX);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.record_of_errors.count = count;
-            entry.record_of_errors.last_us = now_us;
-        }
+        self.note_odd(id, |odd| (odd.errors.count, odd.errors.last_us) = (count, now_us));
     }
 
     /// It took a new life without having been started again: it was alive when it was declared down, and what misled one
     /// observer then (a bridge that it did not ask) will mislead the others.
     pub(super) fn was_down_falsely(&mut self, id: NodeId, now_us: u64) {
         let count = self.errors_about(id, now_us).max(FALSE_DOWN_ERRORS);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.record_of_errors.count = count;
-            entry.record_of_errors.last_us = now_us;
-        }
+        self.note_odd(id, |odd| (odd.errors.count, odd.errors.last_us) = (count, now_us));
     }
 
     /// How often it was suspected falsely of late.
     pub(super) fn errors_about(&self, id: NodeId, now_us: u64) -> u32 {
-        let Errors { count, last_us, .. } =
-            self.entries.get(&id).map(|entry| entry.record_of_errors).unwrap_or_default();
+        let Errors { count, last_us, .. } = self.errors(id);
         let halvings = now_us.saturating_sub(last_us) / ERRORS_HALVED_US;
         count.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0)
     }
 
     /// It answered although its machine was said to refuse.
     pub(super) fn refused_falsely(&mut self, id: NodeId, now_us: u64) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.record_of_errors.refused_us = Some(now_us);
-        }
+        self.note_odd(id, |odd| odd.errors.refused_us = Some(now_us));
     }
 
     /// Are refusals in its name to be ignored?
     pub(super) fn is_refused_falsely(&self, id: NodeId, now_us: u64) -> bool {
-        let refused_us = self.entries.get(&id).and_then(|entry| entry.record_of_errors.refused_us);
-        refused_us.is_some_and(|refused_us| now_us < refused_us + REFUSALS_IGNORED_US)
+        self.errors(id).refused_us.is_some_and(|refused_us| now_us < refused_us + REFUSALS_IGNORED_US)
     }
 
     /// `voucher` reaches it when this node does not.
     pub(super) fn vouched(&mut self, id: NodeId, voucher: NodeId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.record_of_errors.voucher = Some(voucher);
-        }
+        self.note_odd(id, |odd| odd.errors.voucher = Some(voucher));
     }
 
     /// Who reached it when this node did not.
     pub(super) fn voucher(&self, id: NodeId) -> Option<NodeId> {
-        self.entries.get(&id)?.record_of_errors.voucher
+        self.errors(id).voucher
     }
 
     /// Forgets a node that is not active.
     pub(super) fn remove(&mut self, id: NodeId) -> Option<Member> {
-        self.get(id).filter(|member| !member.swim.is_active())?;
-        self.entries.swap_remove(&id)?.member
+        let place = self.entries.place(id)?;
+        let old = self.listed(self.entries.at(place)?).filter(|listed| !listed.swim.is_active())?.into();
+        let entry = self.entries.swap_remove(place)?;
+        self.odd.remove(&id);
+        if let Some(at) = entry.contact.get() {
+            self.contacts.swap_remove(at);
+            let moved = self.contacts.get(at).and_then(|contact| contact.entry.get());
+            // It may be of the entry that has just been moved, and still have its old place.
+            let moved = moved.map(|moved| if moved == self.entries.len() { place } else { moved });
+            if let Some(moved) = moved.and_then(|moved| self.entries.at_mut(moved)) {
+                moved.contact = Place::new(at);
+            }
+        }
+        self.moved(place);
+        Some(old)
+    }
+
+    /// The entry at that place has come from another one.
+    fn moved(&mut self, place: usize) {
+        let Some(entry) = self.entries.at(place) else { return };
+        if let Some(active) = entry.active_at.get().and_then(|at| self.active.get_mut(at)) {
+            *active = u32::try_from(place).unwrap_or(u32::MAX);
+        }
+        if let Some(contact) = entry.contact.get().and_then(|at| self.contacts.get_mut(at)) {
+            contact.entry = Place::new(place);
+        }
     }
 
     /// Is anything known of it?
     pub(super) fn knows(&self, id: NodeId) -> bool {
-        self.entries.contains_key(&id)
+        self.entries.place(id).is_some()
+    }
+
+    /// Who is known under the first half of that id.
+    pub(super) fn like(&self, id: NodeId) -> Option<NodeId> {
+        self.entries.at(self.entries.place_like(id)?).map(Named::id)
     }
 
     /// How many are known.
@@ -466,8 +689,18 @@ impl Table {
 
     /// Drops records whose nodes SWIM never named.
     pub(super) fn remove_parked(&mut self) {
-        self.entries.retain(|_, entry| entry.member.is_some());
+        if self.parked == 0 {
+            return;
+        }
+        let (entries, odd) = (&mut self.entries, &mut self.odd);
+        entries.retain(|entry| {
+            if entry.life.is_none() {
+                odd.remove(&entry.id());
+            }
+            entry.life.is_some()
+        });
         self.parked = 0;
+        (0..self.entries.len()).for_each(|place| self.moved(place));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::identity::Identity;
+use super::identity::{Identity, Life};
 use crate::record::NodeId;
 use crate::record::network::NetworkId;
 
@@ -10,7 +10,7 @@ use crate::record::network::NetworkId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Timer {
     /// foca wants this back.
-    Swim(foca::Timer<Identity>),
+    Swim(foca::Timer<Life>),
     /// Compare full state with a random member.
     Sync,
     /// Reach somebody: nobody is known, or somebody known is not reached.

@@ -9,7 +9,7 @@ use crate::record::{Details, NodeId, Role, Status};
 impl Node {
     /// All members, this node among them, by id.
     pub fn members(&self) -> Vec<Member> {
-        let mut members: Vec<_> = self.table.iter().cloned().collect();
+        let mut members: Vec<_> = self.table.iter().map(Member::from).collect();
         members.push(self.own_member());
         members.sort_by_key(|member| member.swim.identity.id);
         members
@@ -29,7 +29,7 @@ impl Node {
     pub fn managers(&self) -> Vec<(NodeId, SocketAddr)> {
         self.table
             .iter_active()
-            .filter(|member| member.record.as_ref().is_some_and(|record| record.role == Role::Manager))
+            .filter(|member| member.record.is_some_and(|record| record.role == Role::Manager))
             .filter(|member| member.role() == Some(Role::Manager))
             .map(|member| (member.swim.identity.id, member.swim.identity.addr))
             .collect()

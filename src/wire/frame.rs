@@ -38,6 +38,7 @@
 //! Not here: what the payload means, and where datagrams come from or go to.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
@@ -275,11 +276,41 @@ impl Window {
     }
 }
 
-struct OpeningKey {
+/// A derived key, and what it was derived from beside the ring.
+#[derive(Clone)]
+struct DerivedKey {
     key_id: u8,
     sender: NodeId,
     salt: u64,
-    key: LessSafeKey,
+    key: Arc<LessSafeKey>,
+}
+
+impl DerivedKey {
+    fn is_for(&self, header: &Header) -> bool {
+        (self.key_id, self.sender, self.salt) == (header.key_id, header.sender, header.salt)
+    }
+}
+
+/// Derived keys that the nodes of one process use in common, the last one of each sender: what one of them has derived,
+/// the others need not. For nodes of one cluster with one ring.
+#[derive(Clone, Default)]
+pub struct SharedKeys(Arc<Mutex<ById<DerivedKey>>>);
+
+impl SharedKeys {
+    fn get(&self, header: &Header) -> Option<Arc<LessSafeKey>> {
+        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&header.sender).filter(|known| known.is_for(header)).map(|known| Arc::clone(&known.key))
+    }
+
+    fn put(&self, known: DerivedKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(known.sender, known);
+    }
+}
+
+impl std::fmt::Debug for SharedKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedKeys").finish_non_exhaustive()
+    }
 }
 
 /// An opened datagram.
@@ -300,8 +331,11 @@ pub struct Channel {
     salt: u64,
     counter: u32,
     /// Key for (primary, salt); none until the first seal and after a change of ring or salt.
-    sealing: Option<LessSafeKey>,
-    opening: Vec<Option<OpeningKey>>,
+    sealing: Option<Arc<LessSafeKey>>,
+    /// Empty until something was opened.
+    opening: Vec<Option<Box<DerivedKey>>>,
+    /// Takes the place of `opening`.
+    shared: Option<SharedKeys>,
     windows: ById<Vec<Window>>,
 }
 
@@ -319,7 +353,8 @@ impl Channel {
             salt,
             counter: 0,
             sealing: None,
-            opening: (0..OPENING_KEYS).map(|_| None).collect(),
+            opening: Vec::new(),
+            shared: None,
             windows: ById::default(),
         }
     }
@@ -329,13 +364,19 @@ impl Channel {
         &self.ring
     }
 
+    /// From now on takes derived keys from there, and puts them there.
+    pub fn share_keys(&mut self, shared: SharedKeys) {
+        self.opening = Vec::new();
+        self.shared = Some(shared);
+    }
+
     /// Changes the ring. Windows stay, so a replay stays a replay.
     pub fn set_keyring(&mut self, ring: Keyring) {
         // A new salt, so that no counter restarts under a (ring key, salt) pair used before.
         self.salt = self.salts.next_u64();
         self.counter = 0;
         self.sealing = None;
-        self.opening.iter_mut().for_each(|slot| *slot = None);
+        self.opening.clear();
         self.ring = ring;
     }
 
@@ -353,7 +394,14 @@ impl Channel {
         let header = Header { key_id: self.ring.primary, sender: self.me, salt: self.salt, counter: self.counter };
         let key = match &mut self.sealing {
             Some(key) => key,
-            none => none.insert(self.ring.derive(self.cluster, header.key_id, self.me, self.salt)?),
+            none => {
+                let key = Arc::new(self.ring.derive(self.cluster, header.key_id, self.me, self.salt)?);
+                if let Some(shared) = &self.shared {
+                    let Header { key_id, sender, salt, .. } = header;
+                    shared.put(DerivedKey { key_id, sender, salt, key: Arc::clone(&key) });
+                }
+                none.insert(key)
+            }
         };
         self.counter += 1;
         let mut out = Vec::with_capacity(payload.len() + OVERHEAD_BYTES);
@@ -392,18 +440,34 @@ impl Channel {
         }
         let aad = associated(header_bytes, self.me);
         let slot = slot_of(&header);
-        let cached = self.opening.get(slot).and_then(Option::as_ref).filter(|cached| {
-            cached.key_id == header.key_id && cached.sender == header.sender && cached.salt == header.salt
-        });
-        let derived = match cached {
-            Some(_) => None,
-            None => Some(self.ring.derive(self.cluster, header.key_id, header.sender, header.salt)?),
+        let known = match &self.shared {
+            Some(shared) => shared.get(&header),
+            None => {
+                let cached = self.opening.get(slot).and_then(Option::as_ref).filter(|cached| cached.is_for(&header));
+                cached.map(|cached| Arc::clone(&cached.key))
+            }
         };
-        let key = cached.map(|cached| &cached.key).or(derived.as_ref()).ok_or(DropCause::Key)?;
+        let is_known = known.is_some();
+        let key = match known {
+            Some(key) => key,
+            None => Arc::new(self.ring.derive(self.cluster, header.key_id, header.sender, header.salt)?),
+        };
         let payload = key.open_in_place(nonce(header.counter), Aad::from(aad), body).map_err(|_| DropCause::Forged)?;
         // Only now is anything remembered: what strangers send leaves no trace.
-        if let (Some(key), Some(place)) = (derived, self.opening.get_mut(slot)) {
-            *place = Some(OpeningKey { key_id: header.key_id, sender: header.sender, salt: header.salt, key });
+        if !is_known {
+            let Header { key_id, sender, salt, .. } = header;
+            let derived = DerivedKey { key_id, sender, salt, key };
+            match &self.shared {
+                Some(shared) => shared.put(derived),
+                None => {
+                    if self.opening.is_empty() {
+                        self.opening.resize_with(OPENING_KEYS, || None);
+                    }
+                    if let Some(place) = self.opening.get_mut(slot) {
+                        *place = Some(Box::new(derived));
+                    }
+                }
+            }
         }
         self.remember(&header);
         Ok(Opened { sender: header.sender, payload })
@@ -425,6 +489,8 @@ impl Channel {
         {
             windows.swap_remove(least);
         }
+        // Most senders never start again: one window is all they need.
+        windows.reserve_exact(1);
         windows.push(Window::new(header.salt, header.counter));
     }
 }

@@ -25,4 +25,4 @@ pub(crate) mod index;
 pub mod table;
 
 pub use codec::DecodeError;
-pub use frame::{Channel, DropCause, Keyring};
+pub use frame::{Channel, DropCause, Keyring, SharedKeys};

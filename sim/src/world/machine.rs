@@ -210,7 +210,7 @@ impl World {
             contacts: host.contacts.iter().chain(&host.peers).copied().collect(),
             config,
         };
-        let node = Brain::new(protocol, start, cluster_size, now);
+        let node = Brain::new(protocol, start, cluster_size, &self.commons, now);
         self.tables_start(id, &node);
         let view = self.first_view(id, &node);
         self.host_mut(id).node = Some(node);

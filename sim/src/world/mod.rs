@@ -36,7 +36,7 @@ mod truth;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use gossipd::node::{Config, Node};
+use gossipd::node::{Commons, Config, Node};
 use gossipd::record::{ClusterId, NodeId, Status};
 use gossipd::wire::Keyring;
 use rand::Rng;
@@ -123,6 +123,8 @@ pub struct World {
     cluster: ClusterId,
     keyring: Keyring,
     issuer: Issuer,
+    /// What all nodes hold once.
+    commons: Commons,
     luck: Luck,
     net: Net,
     logs: Logs,
@@ -175,6 +177,7 @@ impl World {
             cluster: ClusterId::from_bytes(cluster),
             issuer: Issuer::new(ClusterId::from_bytes(cluster)),
             keyring,
+            commons: Commons::default(),
             luck,
             net: Net::new(network),
             logs,

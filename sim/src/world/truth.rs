@@ -12,7 +12,7 @@ use crate::brain::Brain;
 use crate::checks::Step;
 use crate::host::{HostId, address_number};
 use crate::outcome::{CHANGES_MAX, StatusChange};
-use crate::view::{Row, View};
+use crate::view::{Common, Row, View};
 
 /// A host counts as healthy this long after its last fault ended, in microseconds.
 pub(super) const RECOVERY_US: u64 = 10_000_000;
@@ -34,6 +34,8 @@ pub(super) struct Born {
     left: Option<u64>,
     /// The life that announced its absence.
     away: Option<u64>,
+    /// What observers list of it.
+    pub(super) common: Common,
 }
 
 /// All node ids that ever were.
@@ -63,6 +65,7 @@ impl Truth {
                 incarnation: (0, 0),
                 left: None,
                 away: None,
+                common: Common::default(),
             });
         }
         number
@@ -419,23 +422,24 @@ impl World {
         if new.is_some() {
             self.check_not_removed(observer, number, id);
         }
-        let row = new.map(Row::from);
-        let (right, suspects) = (self.is_right(number, row.as_ref()), self.host(observer).view.suspect());
+        let born = self.truth.born.get_mut(number);
+        let row = new.zip(born).map(|(new, born)| born.common.share(new.into()));
+        let (right, suspects) = (self.is_right(number, row.as_deref()), self.host(observer).view.suspect());
         let before = self.host_mut(observer).view.put(number, row.clone());
-        let was_right = self.is_right(number, before.as_ref());
-        self.owe_marks(observer, before.as_ref(), row.as_ref());
+        let was_right = self.is_right(number, before.as_deref());
+        self.owe_marks(observer, before.as_deref(), row.as_deref());
         let view = &mut self.host_mut(observer).view;
         view.right = view.right + usize::from(right) - usize::from(was_right);
         let more_suspects = view.suspect();
         self.truth.right = self.truth.right + usize::from(right) - usize::from(was_right);
         self.truth.suspects = self.truth.suspects + more_suspects - suspects;
         let told = old.map(Row::from);
-        self.check_step(observer, number, told.as_ref(), before.as_ref(), row.as_ref());
+        self.check_step(observer, number, told.as_ref(), before.as_deref(), row.as_deref());
         if let Some(row) = &row {
             self.note_watches(observer, number, row);
         }
-        if before.as_ref().map(Row::seen) != row.as_ref().map(Row::seen) {
-            self.note_change(observer, number, before.as_ref(), row.as_ref());
+        if before.as_deref().map(Row::seen) != row.as_deref().map(Row::seen) {
+            self.note_change(observer, number, before.as_deref(), row.as_deref());
         }
     }
 
