@@ -10,21 +10,29 @@ use gossip_sim::{HostId, Setup, World};
 const FORM_US: u64 = 60_000_000;
 /// Virtual time until comparisons after the start are over.
 const SETTLE_US: u64 = 60_000_000;
+/// The same where there is nothing to compare.
+const CALM_US: u64 = 5_000_000;
+/// More than so many are not formed: what that costs grows with the square of their number.
+const FORM_MAX: usize = 2_000;
 /// Virtual time that is measured of the steady state.
 const SPAN_US: u64 = 20_000_000;
 const NOTE: &str = "\
 An event is one input that is given to a node: a datagram, a timer that is due, a greeting, request or reply of an
-exchange, an order. One processor works. Forming: one node a millisecond, all through one, until all know all. Steady:
-20 s of virtual time a minute later. Memory is the process's resident size at the end of the phase.";
+exchange, an order. One processor works, but for the phase \"together\". Forming: one node a millisecond, all through one,
+until all know all. Together: all start at once and know each other. Steady: 20 s of virtual time, when what follows from
+the start is over. Memory is the process's resident size at the end of the phase.";
 
 #[derive(Args)]
 pub(crate) struct Flags {
     /// Sizes of the clusters
     #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 256, 1_000])]
     nodes: Vec<usize>,
-    /// And 10,000 nodes, which takes tens of gigabytes
+    /// And 10,000 nodes, which takes some ten gigabytes
     #[arg(long)]
     full: bool,
+    /// Start all nodes of a cluster together, knowing each other; more than 2,000 always are
+    #[arg(long)]
+    together: bool,
 }
 
 /// Resident memory of this process, in MiB.
@@ -59,6 +67,12 @@ pub(crate) fn bench(flags: &Flags, out: &mut impl Write) -> anyhow::Result<u8> {
     for nodes in flags.nodes.iter().copied().chain(flags.full.then_some(10_000)) {
         let mut world = World::new(Setup::new(1));
         let hosts: Vec<HostId> = (0..nodes).map(|_| world.add(0)).collect();
+        if flags.together || nodes > FORM_MAX {
+            measure(&mut world, "together", out, |world| world.start_together(&hosts))?;
+            world.run_for(CALM_US);
+            measure(&mut world, "steady", out, |world| world.run_for(SPAN_US))?;
+            continue;
+        }
         measure(&mut world, "forming", out, |world| {
             for host in &hosts {
                 world.set_contacts(*host, hosts.get(..1).unwrap_or_default());

@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gossipd::node::{Command, Commons, Effect, ExchangeError, ExchangeId, Identity, Member, Node, Now, Peer, Start, Stats};
+use gossipd::node::{
+    Command, Commons, Effect, ExchangeError, ExchangeId, Identity, Member, Node, Now, Peer, Start, Stats,
+};
 use gossipd::record::decision::Decision;
 
 use crate::baseline::Baseline;

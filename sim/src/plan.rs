@@ -79,7 +79,8 @@ pub struct HostPlan {
     /// It has the address that this host had.
     #[serde(skip_serializing_if = "is_default")]
     pub address_of: Option<usize>,
-    /// It is told the addresses of all hosts and starts at once with all others.
+    /// It starts at once with all others of which this is said, and they know each other from the start, as if each had
+    /// compared its state with the others.
     #[serde(skip_serializing_if = "is_default")]
     pub warm: bool,
     /// It is a manager; the first host always is one.

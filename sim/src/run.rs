@@ -9,7 +9,7 @@ use rand_chacha::ChaCha12Rng;
 use crate::figures;
 use crate::host::{BUFFER_BYTES, HostId, Totals};
 use crate::luck::Luck;
-use crate::outcome::{Matrix, Outcome, Second};
+use crate::outcome::{Matrix, Outcome, Protocol, Second};
 use crate::plan::{Decree, Disk, Fault, Mode, Plan, What};
 use crate::reading::Reading;
 use crate::world::{Logs, Sent, Setup, World};
@@ -28,6 +28,8 @@ const AUDITS_MAX: usize = 32;
 
 enum Act {
     Start(usize),
+    /// All that know each other from the start.
+    StartTogether,
     Begin(usize),
     End(usize),
     On(usize),
@@ -103,7 +105,11 @@ fn run_with(plan: &Plan, config: Config, logs: Logs) -> Outcome {
 
 fn timeline(plan: &Plan) -> Vec<(u64, Act)> {
     let mut acts: Vec<(u64, Act)> = Vec::new();
-    acts.extend(plan.hosts.iter().enumerate().map(|(n, host)| (host.start_us, Act::Start(n))));
+    if plan.hosts.iter().any(|host| host.warm) {
+        acts.push((0, Act::StartTogether));
+    }
+    let alone = plan.hosts.iter().enumerate().filter(|(_, host)| !host.warm);
+    acts.extend(alone.map(|(n, host)| (host.start_us, Act::Start(n))));
     acts.push((plan.measure_from_us, Act::Measure));
     acts.extend(plan.matrices_us.iter().map(|at_us| (*at_us, Act::Matrix)));
     // Before faults of the same instant: a decider may crash right after.
@@ -156,7 +162,9 @@ impl<'a> Run<'a> {
         }
         let everybody: Vec<_> = world.hosts().collect();
         for (n, host) in plan.hosts.iter().enumerate() {
-            let contacts = if host.warm { everybody.clone() } else { ids(&host.contacts) };
+            // foca has no other way to know many from the start.
+            let is_told_all = host.warm && plan.protocol == Protocol::Foca;
+            let contacts = if is_told_all { everybody.clone() } else { ids(&host.contacts) };
             world.set_contacts(HostId::new(n), &contacts);
             if host.manager {
                 world.set_manager(HostId::new(n));
@@ -242,6 +250,7 @@ impl<'a> Run<'a> {
     fn act(&mut self, act: &Act) {
         match *act {
             Act::Start(n) => self.start(n),
+            Act::StartTogether => self.start_together(),
             Act::Begin(n) => self.begin(n),
             Act::End(n) => self.end(n),
             Act::On(n) => self.set(n, true),
@@ -270,6 +279,12 @@ impl<'a> Run<'a> {
             self.world.take_address(HostId::new(other), host);
         }
         self.world.start(host);
+    }
+
+    fn start_together(&mut self) {
+        let warm = self.plan.hosts.iter().enumerate().filter(|(_, host)| host.warm);
+        let hosts: Vec<_> = warm.map(|(n, _)| HostId::new(n)).collect();
+        self.world.start_together(&hosts);
     }
 
     fn calm(&mut self) {

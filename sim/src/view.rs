@@ -170,6 +170,11 @@ impl View {
         follows
     }
 
+    /// Room for so many rows, and for no others.
+    pub(crate) fn reserve_exact(&mut self, rows: usize) {
+        self.rows.reserve_exact(rows);
+    }
+
     /// Replaces a row. Gives what was there before.
     pub(crate) fn put(&mut self, number: usize, row: Option<Arc<Row>>) -> Option<Arc<Row>> {
         if self.rows.len() <= number {

@@ -61,7 +61,11 @@ impl Node {
         let own = self.own_member();
         let has_old_proofs = phase == CaPhase::Use && self.decisions.all().any(|held| held.ca != tag);
         let own = (is_waited_for(own.status, own.record.as_ref()) || has_old_proofs).then_some(own.swim.identity.id);
-        let others = self.table.iter().filter(|member| is_waited_for(member.status, member.record)).map(|member| member.swim.identity.id);
+        let others = self
+            .table
+            .iter()
+            .filter(|member| is_waited_for(member.status, member.record))
+            .map(|member| member.swim.identity.id);
         others.chain(own).collect()
     }
 

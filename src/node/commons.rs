@@ -5,11 +5,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Node;
-use super::identity::Identity;
+use super::identity::{Identity, Life};
 use super::table::{Card, share};
+use super::{Node, Now};
 use crate::record::NodeRecord;
 use crate::wire::datagram::RecordEnvelope;
+use crate::wire::exchange::MemberEntry;
 use crate::wire::index::ById;
 use crate::wire::{DecodeError, SharedKeys};
 
@@ -61,6 +62,25 @@ impl Commons {
     }
 }
 
+/// Nodes that know each other from their start ([`Node::acquaint`]).
+#[derive(Debug)]
+pub struct Acquaintances(Vec<(Arc<Identity>, Arc<Card>)>);
+
+impl Acquaintances {
+    /// Of what each of them tells about itself ([`Node::entries`]). Those without a record are left out.
+    ///
+    /// # Errors
+    /// A record that breaks its limits.
+    pub fn new(commons: &Commons, entries: Vec<MemberEntry>) -> Result<Self, DecodeError> {
+        let with_record = entries.into_iter().filter_map(|entry| {
+            let MemberEntry { id, generation, addr, record, .. } = entry;
+            Some((Identity { id, generation, addr }, record?))
+        });
+        let shared = with_record.map(|(identity, record)| Ok((commons.life(identity), commons.card(record)?)));
+        Ok(Self(shared.collect::<Result<_, _>>()?))
+    }
+}
+
 impl Card {
     /// Reads a record.
     ///
@@ -82,5 +102,24 @@ impl Node {
     pub fn share(&mut self, commons: &Commons) {
         self.channel.share_keys(commons.keys.clone());
         self.table.share(commons.clone());
+    }
+
+    /// From now on knows all of them, as if it had compared its state with one that does, and tells nobody of it. To be
+    /// called before the first input. What it costs is foca's search for each of them, so it grows with the square of
+    /// their number.
+    pub fn acquaint(&mut self, now: Now, others: &Acquaintances) {
+        let me = self.identity().id;
+        let others = || others.0.iter().filter(|(life, _)| life.id != me);
+        let count = others().count();
+        self.table.reserve_exact(count);
+        self.holdings.tables.reserve_owners(count);
+        for (life, card) in others() {
+            self.table.list(now.unix_ms, Arc::clone(life), Arc::clone(card));
+            self.holdings.tables.know(life.id);
+        }
+        let updates = others().map(|(life, _)| foca::Member::alive(Life::new(Arc::clone(life))));
+        self.drive(now, |foca, out| foca.apply_many(updates, false, out));
+        self.joined = true;
+        self.adapt_to_size();
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::identity::Identity;
 use super::inquiry::{PINGS_PER_ROUND, Phase, STRETCH_MAX, Tcp};
-use super::table::Swim;
+use super::member::Swim;
 use super::timers::Timer;
 use super::{ExchangeError, Node, Now, Purpose};
 use crate::record::{NodeId, Status};

@@ -71,6 +71,7 @@ impl foca::Identity for Life {
         None
     }
 
+    #[inline]
     fn addr(&self) -> u64 {
         self.key
     }

@@ -21,8 +21,8 @@ use rand::seq::SliceRandom;
 
 use super::errand::Errand;
 use super::identity::Identity;
+use super::member::Swim;
 use super::stats::Kind;
-use super::table::Swim;
 use super::timers::Timer;
 use super::{Cause, Mutant, Node, Now, Purpose};
 use crate::record::NodeId;

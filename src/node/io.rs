@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::config::Config;
-use super::table::Member;
+use super::member::Member;
 use super::tables::{Changed, Conflict};
 use crate::record::decision::Decision;
 use crate::record::network::{Endpoint, EndpointId, EndpointState, Mac, NetworkId};
@@ -432,7 +432,7 @@ pub enum ExchangeError {
 #[cfg(test)]
 mod tests {
     use super::super::identity::Identity;
-    use super::super::table::Swim;
+    use super::super::member::Swim;
     use super::*;
 
     fn member(generation: u64, liveness: Liveness, status: Status) -> Member {

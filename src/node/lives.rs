@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::identity::Identity;
+use super::member::Swim;
 use super::swim::update;
-use super::table::Swim;
 use super::timers::Timer;
 use super::{Effect, Event, Mutant, Node, Now};
 use crate::record::NodeRecord;
@@ -131,8 +131,7 @@ impl Node {
     /// `by` holds this very life for down and will not listen to it any more.
     pub(super) fn declared_down(&mut self, now: Now, by: Identity) {
         // A life that another has taken the place of has nothing to say any more.
-        let is_outranked =
-            self.table.get(by.id).is_some_and(|known| known.swim.identity.outranks(&by));
+        let is_outranked = self.table.get(by.id).is_some_and(|known| known.swim.identity.outranks(&by));
         if self.leaving || self.silent || is_outranked {
             return;
         }

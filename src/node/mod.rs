@@ -41,7 +41,9 @@ mod io;
 mod kept;
 mod ledger;
 mod lives;
+mod member;
 mod mutant;
+mod owners;
 mod parked;
 mod push;
 mod reconcile;
@@ -65,7 +67,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use self::cas::{Authorities, CaChange};
-pub use self::commons::Commons;
+pub use self::commons::{Acquaintances, Commons};
 pub use self::config::{Config, DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_FLOOR};
 pub use self::confirm::WAITS_MAX;
 use self::confirm::Wait;
@@ -83,13 +85,13 @@ pub use self::io::{
 };
 pub use self::kept::KeptTables;
 use self::lives::Rival;
+pub use self::member::{Member, Swim};
 pub use self::mutant::Mutant;
 use self::spread::Spread;
 pub use self::stats::{Kind, Stats, Traffic};
 use self::swim::Foca;
 use self::sync::{Greetings, Purpose};
 use self::table::{Change, Table};
-pub use self::table::{Member, Swim};
 use self::timers::{Timer, Timers};
 use crate::record::decision::{Hlc, Slot};
 use crate::record::{ClusterId, NodeId, NodeRecord, Status, Version};
@@ -100,6 +102,8 @@ use crate::wire::{Channel, DropCause};
 
 /// Effects waiting to be drained, at most; a caller that drains after each input never comes near.
 const EFFECTS_MAX: usize = 262_144;
+/// Room for so many is kept when all are drained.
+const EFFECTS_KEPT: usize = 64;
 
 /// One member of a cluster.
 pub struct Node {
@@ -425,7 +429,12 @@ impl Node {
 
     /// The next thing to do; none when there is nothing left.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        if effect.is_none() && self.effects.capacity() > EFFECTS_KEPT {
+            // Room that only joining a large cluster needed.
+            self.effects = VecDeque::new();
+        }
+        effect
     }
 
     fn effect(&mut self, effect: Effect) {

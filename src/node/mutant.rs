@@ -1,7 +1,7 @@
 //! Faults built in on purpose, behind the feature `mutants`: the simulator has to find each of them, or its checkers
 //! check nothing. Without the feature all of this is `false` and costs nothing.
 
-use super::table::Swim;
+use super::member::Swim;
 use super::tables::Tables;
 use super::{Cause, Config, Node, Now};
 use crate::record::network::Endpoint;

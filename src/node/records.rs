@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::identity::Identity;
 use super::lives::is_plausible;
+use super::member::{Member, Swim};
 use super::stats::Kind;
-use super::table::{Change, Member, Swim};
+use super::table::Change;
 use super::timers::Timer;
 use super::{Cause, Config, Mutant, Node, Now, Purpose};
 use crate::record::{NodeId, NodeRecord, Status, Version};

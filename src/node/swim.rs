@@ -17,7 +17,7 @@ use rand_chacha::ChaCha12Rng;
 use super::codec::{self, Packet, SwimCodec};
 use super::identity::{Identity, Life};
 use super::lives::is_plausible;
-use super::table::Swim;
+use super::member::Swim;
 use super::timers::Timer;
 use super::{Cause, Config, Effect, Mutant, Node, Now};
 use crate::node::stats::Kind;
@@ -445,7 +445,8 @@ impl Node {
         match &timer {
             foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
                 let known = self.table.get(member_id.identity().id).map(|member| member.swim);
-                let suspect = Swim { identity: member_id.identity(), incarnation: *incarnation, liveness: Liveness::Suspect };
+                let suspect =
+                    Swim { identity: member_id.identity(), incarnation: *incarnation, liveness: Liveness::Suspect };
                 if known != Some(suspect) {
                     self.stats.undead_withheld += u64::from(known.is_some_and(|known| known.is_active()));
                     return;

@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use rand::seq::SliceRandom;
 
 use super::identity::Identity;
-use super::table::{Listed, Swim, share};
+use super::member::Swim;
+use super::table::{Listed, share};
 use super::timers::Timer;
 use super::{Cause, Effect, Event, ExchangeError, ExchangeId, Mutant, Node, Now, Peer};
 use crate::record::{NodeId, Status};

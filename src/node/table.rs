@@ -7,88 +7,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(super) use self::entry::{Card, share};
+use self::entry::{
+    Contact, ERRORS_HALVED_US, ERRORS_MAX, Entry, Errors, FALSE_DOWN_ERRORS, Millis, Odd, Place, REFUSALS_IGNORED_US,
+    status_of,
+};
 use super::commons::Commons;
 use super::identity::{Identity, Life};
+use super::member::{Member, Swim};
 use crate::record::decision::Decided;
-use crate::record::{Availability, NodeId, NodeRecord, Role, Status, Version};
+use crate::record::{NodeId, NodeRecord, Role, Status};
 use crate::wire::DecodeError;
 use crate::wire::datagram::RecordEnvelope;
 use crate::wire::exchange::Liveness;
 use crate::wire::index::{Named, Roll};
 
+mod entry;
+
 /// Records of nodes that SWIM has not named yet, at most.
 const PARKED_MAX: usize = 4_096;
-
-/// SWIM's view of one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Swim {
-    /// Its life and address.
-    pub identity: Identity,
-    /// SWIM's incarnation within that life.
-    pub incarnation: u16,
-    /// What is held of it.
-    pub liveness: Liveness,
-}
-
-impl Swim {
-    /// Whether `update` would change this view: the order of preference of SWIM §4.2, with a higher identity first.
-    pub(super) fn yields_to(&self, update: &Self) -> bool {
-        if self.identity != update.identity {
-            return !self.identity.outranks(&update.identity);
-        }
-        match (self.liveness, update.liveness) {
-            (Liveness::Down, _) => false,
-            (_, Liveness::Down) => true,
-            (Liveness::Alive, Liveness::Suspect) => update.incarnation >= self.incarnation,
-            (Liveness::Alive | Liveness::Suspect, Liveness::Alive) | (Liveness::Suspect, Liveness::Suspect) => {
-                update.incarnation > self.incarnation
-            }
-        }
-    }
-
-    /// Counted among the active.
-    pub fn is_active(&self) -> bool {
-        self.liveness != Liveness::Down
-    }
-}
-
-/// One node as this node knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// SWIM's view.
-    pub swim: Swim,
-    /// Status, from SWIM's view and the owner's last word.
-    pub status: Status,
-    /// Since when it has that status, in milliseconds since the Unix epoch by this node's clock.
-    pub since_ms: u64,
-    /// The owner's record; none until it has arrived, or when it was written by a version that cannot be read here.
-    pub record: Option<Arc<NodeRecord>>,
-    /// Monotonic time of the last datagram from it, in microseconds; 0: none yet.
-    pub heard_us: u64,
-    /// Round trip of the last answered direct probe, in microseconds.
-    pub rtt_us: Option<u64>,
-    /// It answers over TCP and not over UDP.
-    pub tcp_only: bool,
-    /// What operators have decided about it.
-    pub decided: Arc<Decided>,
-}
-
-impl Member {
-    /// Its status, and since when.
-    pub(super) const fn state(&self) -> (Status, u64) {
-        (self.status, self.since_ms)
-    }
-
-    /// What it may do: as decided, else as its own record says; none: neither is known.
-    pub fn role(&self) -> Option<Role> {
-        self.decided.role().or(self.record.as_ref().map(|record| record.role))
-    }
-
-    /// Whether it takes tasks: as decided, else as it was started with.
-    pub fn availability(&self) -> Option<Availability> {
-        self.decided.availability().or(self.record.as_ref().map(|record| record.availability))
-    }
-}
 
 /// A member as it is listed: what the table holds of it, copied or borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -119,138 +56,6 @@ impl From<Listed<'_>> for Member {
     }
 }
 
-/// A record: as it travels, and read. It never changes, so nodes of one process may share it ([`Commons`]).
-#[derive(Debug)]
-pub(super) struct Card {
-    pub(super) envelope: RecordEnvelope,
-    pub(super) record: Option<Arc<NodeRecord>>,
-    /// [`share`] of its owner in the life that wrote it.
-    pub(super) share: u128,
-}
-
-/// A number below 2^24, or none: three bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place([u8; 3]);
-
-impl Place {
-    const NONE: Self = Self([u8::MAX; 3]);
-
-    fn new(place: usize) -> Self {
-        let [.., high, mid, low] = place.to_be_bytes();
-        Self([high, mid, low])
-    }
-
-    fn get(self) -> Option<usize> {
-        let Self([high, mid, low]) = self;
-        (self != Self::NONE).then(|| usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low))
-    }
-}
-
-/// Milliseconds since the Unix epoch, in six bytes: ten thousand years.
-#[derive(Debug, Clone, Copy)]
-struct Millis([u8; 6]);
-
-impl Millis {
-    fn new(ms: u64) -> Self {
-        let [_, _, rest @ ..] = ms.to_be_bytes();
-        Self(rest)
-    }
-
-    const fn get(self) -> u64 {
-        let Self([a, b, c, d, e, f]) = self;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-    }
-}
-
-/// All that is held of almost every node, thousands of times: 32 bytes. What only few have is elsewhere ([`Contact`], [`Odd`]).
-#[derive(Debug)]
-struct Entry {
-    /// None as long as SWIM has not named it: then there is a card.
-    life: Option<Arc<Identity>>,
-    card: Option<Arc<Card>>,
-    since_ms: Millis,
-    incarnation: u16,
-    /// Its place in [`Table::active`].
-    active_at: Place,
-    /// Its place in [`Table::contacts`].
-    contact: Place,
-    liveness: Liveness,
-    status: Status,
-}
-
-impl Named for Entry {
-    fn id(&self) -> NodeId {
-        let of_card = || self.card.as_ref().map(|card| card.envelope.owner);
-        self.life.as_ref().map(|life| life.id).or_else(of_card).unwrap_or(NodeId::from_bytes([0; 16]))
-    }
-}
-
-impl Entry {
-    fn swim(&self) -> Option<Swim> {
-        let identity = **self.life.as_ref()?;
-        Some(Swim { identity, incarnation: self.incarnation, liveness: self.liveness })
-    }
-
-    fn is_active(&self) -> bool {
-        self.life.is_some() && self.liveness != Liveness::Down
-    }
-
-    fn version(&self) -> Version {
-        self.card.as_ref().map(|card| card.envelope.version).unwrap_or_default()
-    }
-
-    /// What it adds to [`Table::digest`].
-    fn share(&self) -> u128 {
-        match (&self.life, &self.card) {
-            (Some(life), Some(card)) if self.is_active() && card.envelope.version.generation == life.generation => {
-                card.share
-            }
-            (Some(life), _) if self.is_active() => share(life.id, life.generation, self.version()),
-            _ => 0,
-        }
-    }
-}
-
-/// What is held of a member that this node was in touch with.
-#[derive(Debug, Clone, Copy)]
-struct Contact {
-    heard_us: u64,
-    /// Round trip, in microseconds, plus one; 0: none is known.
-    rtt_us: u32,
-    tcp_only: bool,
-    /// Whose.
-    entry: Place,
-}
-
-/// What is held of few.
-#[derive(Debug, Clone, Copy, Default)]
-struct Odd {
-    /// It has announced that it will be silent until then, on the monotonic clock.
-    away_until_us: u64,
-    /// What was learnt from suspicions about it that were wrong.
-    errors: Errors,
-}
-
-/// How often a node was suspected falsely of late, and who can reach it when others cannot.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Errors {
-    count: u32,
-    last_us: u64,
-    voucher: Option<NodeId>,
-    /// When a refusal in its name turned out to be false.
-    refused_us: Option<u64>,
-}
-
-/// How long refusals in a node's name are ignored after one that was false, in microseconds.
-const REFUSALS_IGNORED_US: u64 = 1_000_000;
-
-/// Errors about one node that are remembered, at most.
-const ERRORS_MAX: u32 = 16;
-/// What a false verdict counts, at least: so many more rounds before the next one.
-const FALSE_DOWN_ERRORS: u32 = 3;
-/// After this long, half of them are forgiven, in microseconds.
-const ERRORS_HALVED_US: u64 = 60_000_000;
-
 /// What an update did to a member that is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
@@ -272,31 +77,6 @@ pub(super) struct Table {
     parked: usize,
     digest: u128,
     commons: Option<Commons>,
-}
-
-/// One node's part of a digest over lives and record versions: a hash, so that the sum over all nodes differs when any
-/// part does. Incarnations are left out: under loss they never agree.
-pub(super) fn share(id: NodeId, generation: u64, version: Version) -> u128 {
-    let mut bytes = [0; 40];
-    let numbers = [generation, version.generation, version.seq].map(u64::to_be_bytes);
-    let all = id.as_bytes().iter().chain(numbers.as_flattened());
-    bytes.iter_mut().zip(all).for_each(|(slot, byte)| *slot = *byte);
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
-    hash.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
-}
-
-fn status_of(swim: &Swim, card: Option<&Card>) -> Status {
-    match swim.liveness {
-        Liveness::Alive => Status::Ready,
-        Liveness::Suspect => Status::Suspect,
-        Liveness::Down => {
-            let said_goodbye = card.is_some_and(|card| {
-                card.record.as_ref().is_some_and(|record| record.left)
-                    && card.envelope.version.generation >= swim.identity.generation
-            });
-            if said_goodbye { Status::Left } else { Status::Down }
-        }
-    }
 }
 
 impl Table {
@@ -446,16 +226,10 @@ impl Table {
                 place
             }
             None => {
-                let place = self.entries.push(Entry {
-                    life: Some(self.new_life(update.identity)),
-                    card: None,
-                    since_ms: Millis::new(now_ms),
-                    incarnation: update.incarnation,
-                    active_at: Place::NONE,
-                    contact: Place::NONE,
-                    liveness: update.liveness,
-                    status: status_of(&update, None),
-                })?;
+                let life = Some(self.new_life(update.identity));
+                let Swim { incarnation, liveness, .. } = update;
+                let status = status_of(&update, None);
+                let place = self.entries.push(Entry { life, incarnation, liveness, status, ..Entry::new(now_ms) })?;
                 self.reckon(place, 0);
                 place
             }
@@ -463,6 +237,22 @@ impl Table {
         self.set_active(place, update.is_active());
         let new = self.listed(self.entries.at(place)?)?.into();
         Some(Change { old, new })
+    }
+
+    /// Room for so many more, and for no others.
+    pub(super) fn reserve_exact(&mut self, more: usize) {
+        self.entries.reserve_exact(more);
+        self.active.reserve_exact(more);
+    }
+
+    /// Lists somebody unknown as alive.
+    pub(super) fn list(&mut self, now_ms: u64, life: Arc<Identity>, card: Arc<Card>) {
+        let (status, liveness) = (Status::Ready, Liveness::Alive);
+        let listed = Entry { life: Some(life), card: Some(card), liveness, status, ..Entry::new(now_ms) };
+        if let Some(place) = self.entries.push(listed) {
+            self.reckon(place, 0);
+            self.set_active(place, true);
+        }
     }
 
     fn new_life(&self, identity: Identity) -> Arc<Identity> {
@@ -477,7 +267,11 @@ impl Table {
     /// Takes in a newer record. The change, when the owner is listed; `Ok(None)` when it is parked.
     ///
     /// Errors when the record breaks its limits: then the older one stays.
-    pub(super) fn apply_record(&mut self, now_ms: u64, envelope: RecordEnvelope) -> Result<Option<Change>, DecodeError> {
+    pub(super) fn apply_record(
+        &mut self,
+        now_ms: u64,
+        envelope: RecordEnvelope,
+    ) -> Result<Option<Change>, DecodeError> {
         let owner = envelope.owner;
         let card = match &self.commons {
             Some(commons) => commons.card(envelope)?,
@@ -514,16 +308,7 @@ impl Table {
         if self.parked >= PARKED_MAX || self.like(owner).is_some() {
             return;
         }
-        let parked = self.entries.push(Entry {
-            life: None,
-            card: Some(card),
-            since_ms: Millis::new(0),
-            incarnation: 0,
-            active_at: Place::NONE,
-            contact: Place::NONE,
-            liveness: Liveness::Down,
-            status: Status::Down,
-        });
+        let parked = self.entries.push(Entry { card: Some(card), ..Entry::new(0) });
         self.parked += usize::from(parked.is_some());
     }
 

@@ -31,6 +31,7 @@ pub use super::compare::{Resolved, STEPS_BYTES_MAX};
 pub use super::ledger::Usage;
 use super::ledger::{Fit, Ledger, Turn};
 use super::mutant::Mutant;
+use super::owners::Owners;
 use super::parked::Parked;
 pub use super::parked::{PARKED_BYTES_MAX, PARKED_MAX, PARKED_PER_TABLE_MAX};
 use crate::record::network::{ATTACHMENTS_MAX, Attachment, Endpoint, EndpointName, NetworkError, NetworkId};
@@ -174,12 +175,6 @@ pub(super) struct Shelf {
     claims: Claims,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Owner {
-    is_compared: bool,
-    usage: Usage,
-}
-
 /// All tables that a node holds.
 #[derive(Debug)]
 pub struct Tables {
@@ -188,7 +183,7 @@ pub struct Tables {
     pub(super) own_floor: Version,
     attachments: Shelf,
     networks: BTreeMap<NetworkId, Shelf>,
-    owners: BTreeMap<NodeId, Owner>,
+    owners: Owners,
     /// Who is attached to what, from which version on.
     attached: BTreeMap<NetworkId, BTreeMap<NodeId, Version>>,
     floors: BTreeMap<(Scope, NodeId), Version>,
@@ -206,7 +201,7 @@ impl Tables {
             own_floor: Version::NONE,
             attachments: Shelf::default(),
             networks: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            owners: Owners::default(),
             attached: BTreeMap::new(),
             floors: BTreeMap::new(),
             parked: Parked::default(),
@@ -239,20 +234,22 @@ impl Tables {
 
     // ---- owners --------------------------------------------------------------------------------------------------
 
+    /// Room for so many more owners, and for no others.
+    pub(super) fn reserve_owners(&mut self, more: usize) {
+        self.owners.reserve_exact(more);
+    }
+
     /// An owner is a member: its tables may come. Its attachments and endpoints are compared with others' from now on.
     pub fn know(&mut self, owner: NodeId) {
-        if self.owners.len() < OWNERS_MAX || self.owners.contains_key(&owner) {
-            self.owners.entry(owner).or_default();
-            self.set_compared(owner, true);
-        }
+        self.owners.know(owner);
+        self.set_compared(owner, true);
     }
 
     /// Says whether an owner's tables take part in comparisons. To be switched off where others may already have
     /// forgotten what is still held here, or the two would never agree.
     pub fn set_compared(&mut self, owner: NodeId, is_compared: bool) {
-        match self.owners.get_mut(&owner) {
-            Some(known) if known.is_compared != is_compared => known.is_compared = is_compared,
-            _ => return,
+        if !self.owners.set_compared(owner, is_compared) {
+            return;
         }
         let scopes: Vec<_> = self.scopes().collect();
         scopes.into_iter().for_each(|scope| self.recount(scope, owner));
@@ -269,7 +266,7 @@ impl Tables {
             self.drop_table(scope, owner, &mut outcome);
         }
         self.parked.drop_where(|_, whose| whose == owner);
-        self.owners.remove(&owner);
+        self.owners.forget(owner);
         outcome
     }
 
@@ -403,9 +400,7 @@ impl Tables {
 
     fn account(&mut self, owner: NodeId, before: Usage, after: Usage) {
         self.usage = self.usage.minus(before).plus(after);
-        if let Some(known) = self.owners.get_mut(&owner) {
-            known.usage = known.usage.minus(before).plus(after);
-        }
+        self.owners.account(owner, before, after);
     }
 
     /// An endpoint that is shown appeared, changed or went.
@@ -519,7 +514,7 @@ impl Tables {
             Scope::Attachments => true,
             Scope::Network(network) => self.epoch(network, owner).is_some(),
         };
-        let counts = is_shown && self.owners.get(&owner).is_some_and(|known| known.is_compared);
+        let counts = is_shown && self.owners.is_compared(owner);
         let is_blind = self.has(Mutant::BlindDigest);
         let Some(shelf) = self.shelf_mut(scope) else { return };
         let Some(ledger) = shelf.ledgers.get_mut(&owner) else { return };
@@ -575,12 +570,12 @@ impl Tables {
     }
 
     pub(super) fn usage_of(&self, owner: NodeId) -> Usage {
-        self.owners.get(&owner).map(|known| known.usage).unwrap_or_default()
+        self.owners.usage(owner)
     }
 
     /// Is that owner known?
     pub fn knows(&self, owner: NodeId) -> bool {
-        self.owners.contains_key(&owner)
+        self.owners.knows(owner)
     }
 
     /// What is held of all owners.

@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
+use hashbrown::HashTable;
 use indexmap::IndexMap;
 
 use crate::record::NodeId;
@@ -45,23 +46,17 @@ pub(crate) trait Named {
     fn id(&self) -> NodeId;
 }
 
-/// As [`ById`], of items that know their id, in a tenth of the memory beside them: places found through four bytes each,
-/// and a walk in the order of insertion, which removals change as they do there.
+/// As [`ById`], of items that know their id, in a few bytes beside them. The walk is in the order of insertion, which removals
+/// change as they do there.
 #[derive(Debug)]
 pub(crate) struct Roll<T> {
     items: Vec<T>,
-    /// Open addressing with linear probing: the lower bits are a place in `items`, the upper ones of the hash.
-    slots: Vec<u32>,
+    /// Places in `items`.
+    places: HashTable<u32>,
 }
 
-/// Nothing is there, and nothing was put behind it.
-const EMPTY: u32 = u32::MAX;
-/// The bits of a slot that are a place.
-const PLACE_BITS: u32 = 24;
-const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
-/// Items, at most: a place below the one that an empty slot would have.
-const ROLL_MAX: usize = PLACE_MASK as usize;
-const SLOTS_MIN: usize = 8;
+/// Items, at most: three bytes name a place, and one more value says that there is none.
+const ROLL_MAX: usize = (1 << 24) - 1;
 
 /// The first half of an id, which names a node among those of one cluster as long as nobody forges ids: whoever relies on it
 /// has to look for others that begin alike ([`Roll::place_like`]).
@@ -75,14 +70,14 @@ fn hash_of(id: NodeId) -> u64 {
     hasher.finish()
 }
 
-/// The bits of a hash that are kept in a slot.
-const fn mark_of(hash: u64) -> u32 {
-    ((hash >> 56) as u32) << PLACE_BITS
+/// The hash of what is at that place.
+fn hash_at<T: Named>(items: &[T], place: u32) -> u64 {
+    items.get(place as usize).map_or(0, |item| hash_of(item.id()))
 }
 
 impl<T> Default for Roll<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), slots: Vec::new() }
+        Self { items: Vec::new(), places: HashTable::new() }
     }
 }
 
@@ -98,7 +93,7 @@ impl<T: Named> Roll<T> {
     /// Room for so many more, and for no others.
     pub(crate) fn reserve_exact(&mut self, more: usize) {
         self.items.reserve_exact(more);
-        self.fit(self.items.len() + more);
+        self.places.reserve(more, |place| hash_at(&self.items, *place));
     }
 
     pub(crate) fn at(&self, place: usize) -> Option<&T> {
@@ -111,110 +106,44 @@ impl<T: Named> Roll<T> {
 
     /// The place of an id, until the next removal.
     pub(crate) fn place(&self, id: NodeId) -> Option<usize> {
-        let slot = self.slot_where(hash_of(id), |place| self.items.get(place).is_some_and(|item| item.id() == id))?;
-        self.slots.get(slot).map(|slot| (slot & PLACE_MASK) as usize)
+        self.place_of(id, |item| item.id() == id)
     }
 
     /// The place of an item whose id is that one, or begins like it.
     pub(crate) fn place_like(&self, id: NodeId) -> Option<usize> {
-        let is_like = |item: &T| key_of(item.id()) == key_of(id);
-        let slot = self.slot_where(hash_of(id), |place| self.items.get(place).is_some_and(is_like))?;
-        self.slots.get(slot).map(|slot| (slot & PLACE_MASK) as usize)
+        self.place_of(id, |item| key_of(item.id()) == key_of(id))
     }
 
-    /// The slot with the hash's mark and a place that is the right one.
-    fn slot_where(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let (mark, mut at) = (mark_of(hash), hash as usize & mask);
-        loop {
-            let slot = *self.slots.get(at)?;
-            if slot == EMPTY {
-                return None;
-            }
-            if slot & !PLACE_MASK == mark && is_it((slot & PLACE_MASK) as usize) {
-                return Some(at);
-            }
-            at = (at + 1) & mask;
-        }
+    fn place_of(&self, id: NodeId, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+        let place = self.places.find(hash_of(id), |place| self.items.get(*place as usize).is_some_and(&is_it))?;
+        Some(*place as usize)
     }
 
     /// Adds an item whose id is not there yet, behind all others. Says where; none: there is no room for it.
     pub(crate) fn push(&mut self, item: T) -> Option<usize> {
-        let place = self.items.len();
-        if place >= ROLL_MAX {
-            return None;
-        }
-        self.fit(place + 1);
-        self.link(hash_of(item.id()), place);
+        let place = u32::try_from(self.items.len()).ok().filter(|place| (*place as usize) < ROLL_MAX)?;
+        let hash = hash_of(item.id());
         self.items.push(item);
-        Some(place)
+        self.places.insert_unique(hash, place, |place| hash_at(&self.items, *place));
+        Some(place as usize)
     }
 
     /// Takes an item out; the last one takes its place.
     pub(crate) fn swap_remove(&mut self, place: usize) -> Option<T> {
-        let last = self.items.len().checked_sub(1)?;
-        let hash = hash_of(self.items.get(place)?.id());
-        self.unlink(self.slot_where(hash, |other| other == place)?);
-        if place != last {
-            let hash = hash_of(self.items.get(last)?.id());
-            let slot = self.slot_where(hash, |other| other == last)?;
-            if let (Some(slot), Ok(place)) = (self.slots.get_mut(slot), u32::try_from(place)) {
-                *slot = mark_of(hash) | place;
-            }
+        let (place, last) = (u32::try_from(place).ok()?, u32::try_from(self.items.len().checked_sub(1)?).ok()?);
+        self.places.find_entry(hash_at(&self.items, place), |other| *other == place).ok()?.remove();
+        if let Some(moved) = self.places.find_mut(hash_at(&self.items, last), |other| *other == last) {
+            *moved = place;
         }
-        Some(self.items.swap_remove(place))
+        Some(self.items.swap_remove(place as usize))
     }
 
     /// Takes out all but some; the others keep their order and change their places.
     pub(crate) fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
         self.items.retain(keep);
-        self.rebuild(self.slots.len());
-    }
-
-    /// Sees to it that at least a quarter of the slots are empty with so many items.
-    fn fit(&mut self, items: usize) {
-        let wanted = (items + items / 3 + 1).next_power_of_two().max(SLOTS_MIN);
-        if wanted > self.slots.len() {
-            self.rebuild(wanted);
-        }
-    }
-
-    fn rebuild(&mut self, slots: usize) {
-        self.slots = vec![EMPTY; slots];
-        let hashes: Vec<_> = self.items.iter().map(|item| hash_of(item.id())).collect();
-        hashes.into_iter().enumerate().for_each(|(place, hash)| self.link(hash, place));
-    }
-
-    fn link(&mut self, hash: u64, place: usize) {
-        let (Some(mask), Ok(place)) = (self.slots.len().checked_sub(1), u32::try_from(place)) else { return };
-        let mut at = hash as usize & mask;
-        while self.slots.get(at).is_some_and(|slot| *slot != EMPTY) {
-            at = (at + 1) & mask;
-        }
-        if let Some(slot) = self.slots.get_mut(at) {
-            *slot = mark_of(hash) | place;
-        }
-    }
-
-    /// Empties a slot, and moves into it whatever was only behind it because it was taken.
-    fn unlink(&mut self, mut hole: usize) {
-        let Some(mask) = self.slots.len().checked_sub(1) else { return };
-        let mut at = hole;
-        loop {
-            at = (at + 1) & mask;
-            let Some(slot) = self.slots.get(at).copied().filter(|slot| *slot != EMPTY) else { break };
-            let item = self.items.get((slot & PLACE_MASK) as usize);
-            let home = item.map_or(at, |item| hash_of(item.id()) as usize & mask);
-            // It may move as far up as its home.
-            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
-                if let Some(place) = self.slots.get_mut(hole) {
-                    *place = slot;
-                }
-                hole = at;
-            }
-        }
-        if let Some(place) = self.slots.get_mut(hole) {
-            *place = EMPTY;
+        self.places.clear();
+        for (place, item) in (0..).zip(&self.items) {
+            self.places.insert_unique(hash_of(item.id()), place, |place| hash_at(&self.items, *place));
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Start {
     pub stagger_us: u64,
     /// The first so many hosts are known to all.
     pub contacts: usize,
-    /// All know all addresses, and start at once.
+    /// All but the late ones start at once, and know each other from the start.
     pub warm: bool,
     /// The first so many hosts are managers.
     pub managers: usize,

@@ -3,6 +3,7 @@
 //! Not here: whether what they saw is allowed (`checks`), and what it amounts to (`figures`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gossipd::node::{Degraded, Event, Identity, Member};
 use gossipd::record::{NodeId, Status};
@@ -264,6 +265,31 @@ impl World {
         if let Some(identity) = identity {
             self.close_watches(number);
             self.set_truth(number, |world| world.truth.note_life(number, identity));
+        }
+    }
+
+    /// Each of them lists the others without having been told. `rows` are their own lines.
+    pub(super) fn note_acquainted(&mut self, rows: &[(HostId, Arc<Row>)]) {
+        for (observer, _) in rows {
+            let host = self.host(*observer);
+            let (own, since_ms) = (host.number, host.now(self.now_us).unix_ms);
+            self.host_mut(*observer).view.reserve_exact(rows.len());
+            for (subject, row) in rows {
+                let number = self.host(*subject).number;
+                if number == own {
+                    continue;
+                }
+                let is_right = self.is_right(number, Some(row));
+                let row = if row.since_ms == since_ms {
+                    Arc::clone(row)
+                } else {
+                    Arc::new(Row { since_ms, ..Row::clone(row) })
+                };
+                let view = &mut self.host_mut(*observer).view;
+                view.put(number, Some(row));
+                view.right += usize::from(is_right);
+                self.truth.right += usize::from(is_right);
+            }
         }
     }
 
