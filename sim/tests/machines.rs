@@ -58,6 +58,26 @@ fn a_silent_machine_and_a_refusing_one_are_both_found() {
     }
 }
 
+/// Nothing is told, sent or lacking: what follows is as after a start one by one.
+#[test]
+fn nodes_that_start_together_know_each_other() {
+    let mut world = World::new(Setup::new(1));
+    let hosts: Vec<_> = (0..12).map(|_| world.add(0)).collect();
+    world.set_back(hosts[4], 0, 90_000);
+    world.start_together(&hosts);
+    assert!(world.is_settled());
+    world.check_all();
+    let late = world.spawn(&hosts[..1]);
+    world.run_until(5 * SECOND, World::is_settled).expect("a newcomer is known, and knows all");
+    world.kill(hosts[7]);
+    world.run_for(10 * SECOND);
+    assert!(world.living().all(|observer| world.status(observer, hosts[7]) == Some(Status::Down)));
+    assert_eq!(world.status(late, hosts[4]), Some(Status::Ready));
+    assert!(world.sightings().iter().all(|change| change.subject != 4 || change.new == Some(Status::Ready)));
+    world.check_all();
+    assert!(world.checks().failures().is_empty(), "{:?}", world.checks().failures());
+}
+
 #[test]
 fn a_joiner_on_lossy_paths_joins() {
     let mut setup = Setup::new(3);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use crate::record::NodeId;
-use crate::wire::index::key_of;
 
 /// One life of a node: a restart or a move is the same node with a higher generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -34,14 +33,13 @@ impl Identity {
 /// An identity as foca keeps it of each member: what it compares all the time, and a pointer to the rest.
 #[derive(Debug, Clone)]
 pub(super) struct Life {
-    /// The first half of the id. The table refuses a node whose id begins like another one's.
-    key: u64,
+    id: NodeId,
     identity: Arc<Identity>,
 }
 
 impl Life {
     pub(super) fn new(identity: Arc<Identity>) -> Self {
-        Self { key: key_of(identity.id), identity }
+        Self { id: identity.id, identity }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -57,14 +55,14 @@ impl From<Identity> for Life {
 
 impl PartialEq for Life {
     fn eq(&self, other: &Self) -> bool {
-        self.key == other.key && (Arc::ptr_eq(&self.identity, &other.identity) || self.identity == other.identity)
+        self.id == other.id && (Arc::ptr_eq(&self.identity, &other.identity) || self.identity == other.identity)
     }
 }
 
 impl Eq for Life {}
 
 impl foca::Identity for Life {
-    type Addr = u64;
+    type Addr = NodeId;
 
     /// Never by foca: a new generation has to be stored first, and is chosen by `Node`.
     fn renew(&self) -> Option<Self> {
@@ -72,8 +70,8 @@ impl foca::Identity for Life {
     }
 
     #[inline]
-    fn addr(&self) -> u64 {
-        self.key
+    fn addr(&self) -> NodeId {
+        self.id
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {

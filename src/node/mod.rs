@@ -94,10 +94,9 @@ use self::sync::{Greetings, Purpose};
 use self::table::{Change, Table};
 use self::timers::{Timer, Timers};
 use crate::record::decision::{Hlc, Slot};
-use crate::record::{ClusterId, NodeId, NodeRecord, Status, Version};
+use crate::record::{ClusterId, NodeId, NodeRecord, Version};
 use crate::wire::credential::{Anchors, Credential};
 use crate::wire::datagram::{self, RecordEnvelope, Section};
-use crate::wire::exchange::Liveness;
 use crate::wire::{Channel, DropCause};
 
 /// Effects waiting to be drained, at most; a caller that drains after each input never comes near.
@@ -559,25 +558,6 @@ impl Node {
             return;
         }
         self.effect(Effect::Event(Event::Member { revision: self.revision, cause, old, new }));
-    }
-
-    fn own_member(&self) -> Member {
-        Member {
-            swim: Swim { identity: self.identity(), incarnation: self.incarnation, liveness: Liveness::Alive },
-            status: if self.config.has(Mutant::SelfDown) && self.incarnation > 0 {
-                Status::Down
-            } else if self.leave_told && self.record.left {
-                Status::Left
-            } else {
-                Status::Ready
-            },
-            since_ms: self.started_ms,
-            record: Some(Arc::clone(&self.record)),
-            heard_us: 0,
-            rtt_us: None,
-            tcp_only: false,
-            decided: self.table.decided(self.identity().id),
-        }
     }
 
     /// `count` different active members by chance, or all if there are no more.

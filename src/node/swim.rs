@@ -25,7 +25,6 @@ use crate::record::{NodeId, Status};
 use crate::wire::DropCause;
 use crate::wire::datagram::Writer;
 use crate::wire::exchange::{Liveness, MEMBERS_MAX};
-use crate::wire::index::key_of;
 
 pub(super) type Foca = foca::Foca<Life, SwimCodec, ChaCha12Rng, NoCustomBroadcast>;
 
@@ -381,14 +380,7 @@ impl Node {
         super::sync::is_usable(identity.addr)
             && !self.is_removed(identity.id)
             && is_plausible(now, identity.generation)
-            && self.is_distinct(identity.id)
             && (self.table.knows(identity.id) || self.table.len() < MEMBERS_MAX)
-    }
-
-    /// foca tells nodes apart by half of their ids: another one's may not begin alike. Ids are random, so none does by chance.
-    fn is_distinct(&self, id: NodeId) -> bool {
-        let me = self.identity().id;
-        self.table.like(id).is_none_or(|known| known == id) && (key_of(id) != key_of(me) || id == me)
     }
 
     /// That somebody unknown is gone is no news: this node may have forgotten it, and must not learn of it again from

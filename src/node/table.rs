@@ -278,7 +278,7 @@ impl Table {
             None => Arc::new(Card::new(envelope)?),
         };
         let Some(place) = self.entries.place(owner) else {
-            self.park(owner, card);
+            self.park(card);
             return Ok(None);
         };
         if let Some(odd) = self.odd.get_mut(&owner) {
@@ -303,9 +303,8 @@ impl Table {
     }
 
     /// Keeps the record of a node that SWIM has not named yet.
-    fn park(&mut self, owner: NodeId, card: Arc<Card>) {
-        // foca could not tell it from another one that begins alike.
-        if self.parked >= PARKED_MAX || self.like(owner).is_some() {
+    fn park(&mut self, card: Arc<Card>) {
+        if self.parked >= PARKED_MAX {
             return;
         }
         let parked = self.entries.push(Entry { card: Some(card), ..Entry::new(0) });
@@ -460,11 +459,6 @@ impl Table {
     /// Is anything known of it?
     pub(super) fn knows(&self, id: NodeId) -> bool {
         self.entries.place(id).is_some()
-    }
-
-    /// Who is known under the first half of that id.
-    pub(super) fn like(&self, id: NodeId) -> Option<NodeId> {
-        self.entries.at(self.entries.place_like(id)?).map(Named::id)
     }
 
     /// How many are known.

@@ -6,13 +6,13 @@ use super::codec::Packet;
 use super::*;
 use crate::ca::fixture;
 use crate::record::decision::{CaPhase, CaStep, Decision, Hlc, Stamp, Subject, Verdict};
-use crate::record::{Availability, ClusterId, Details, Role};
+use crate::record::{Availability, ClusterId, Details, Role, Status};
 use crate::wire::Keyring;
 use crate::wire::credential::{Anchors, ca_tag};
 use crate::wire::datagram::{Check, Doubt, Section, Testimony, Writer, sections};
 use crate::wire::decision::{Batch, SignedDecision};
 use crate::wire::exam::Exam;
-use crate::wire::exchange::{MemberEntry, Reply, Request};
+use crate::wire::exchange::{Liveness, MemberEntry, Reply, Request};
 
 const NOW: Now = Now { mono_us: 1_000_000, unix_ms: 1_700_000_000_000 };
 

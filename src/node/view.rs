@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::{Health, Member, Node, sync};
+use super::{Health, Member, Mutant, Node, Swim, sync};
 use crate::record::{Details, NodeId, Role, Status};
+use crate::wire::exchange::Liveness;
 
 impl Node {
     /// All members, this node among them, by id.
@@ -23,6 +25,26 @@ impl Node {
             *counts.entry(status).or_default() += 1;
         }
         counts
+    }
+
+    /// This node, as it lists itself.
+    pub(super) fn own_member(&self) -> Member {
+        Member {
+            swim: Swim { identity: self.identity(), incarnation: self.incarnation, liveness: Liveness::Alive },
+            status: if self.config.has(Mutant::SelfDown) && self.incarnation > 0 {
+                Status::Down
+            } else if self.leave_told && self.record.left {
+                Status::Left
+            } else {
+                Status::Ready
+            },
+            since_ms: self.started_ms,
+            record: Some(Arc::clone(&self.record)),
+            heard_us: 0,
+            rtt_us: None,
+            tcp_only: false,
+            decided: self.table.decided(self.identity().id),
+        }
     }
 
     /// Managers other than this node that may be asked: their ids and addresses.

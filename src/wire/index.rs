@@ -58,15 +58,9 @@ pub(crate) struct Roll<T> {
 /// Items, at most: three bytes name a place, and one more value says that there is none.
 const ROLL_MAX: usize = (1 << 24) - 1;
 
-/// The first half of an id, which names a node among those of one cluster as long as nobody forges ids: whoever relies on it
-/// has to look for others that begin alike ([`Roll::place_like`]).
-pub(crate) fn key_of(id: NodeId) -> u64 {
-    id.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
-}
-
 fn hash_of(id: NodeId) -> u64 {
     let mut hasher = IdHasher::default();
-    hasher.write_u64(key_of(id));
+    hasher.write(id.as_bytes());
     hasher.finish()
 }
 
@@ -106,17 +100,8 @@ impl<T: Named> Roll<T> {
 
     /// The place of an id, until the next removal.
     pub(crate) fn place(&self, id: NodeId) -> Option<usize> {
-        self.place_of(id, |item| item.id() == id)
-    }
-
-    /// The place of an item whose id is that one, or begins like it.
-    pub(crate) fn place_like(&self, id: NodeId) -> Option<usize> {
-        self.place_of(id, |item| key_of(item.id()) == key_of(id))
-    }
-
-    fn place_of(&self, id: NodeId, is_it: impl Fn(&T) -> bool) -> Option<usize> {
-        let place = self.places.find(hash_of(id), |place| self.items.get(*place as usize).is_some_and(&is_it))?;
-        Some(*place as usize)
+        let is_it = |place: &u32| self.items.get(*place as usize).is_some_and(|item| item.id() == id);
+        self.places.find(hash_of(id), is_it).map(|place| *place as usize)
     }
 
     /// Adds an item whose id is not there yet, behind all others. Says where; none: there is no room for it.

@@ -105,12 +105,13 @@ fn starts(start: &Start, cast: &Cast<'_>) -> Result<Vec<HostPlan>, String> {
         let is_late = late.binary_search(&n).is_ok();
         let clock = if is_late { &mut late_us } else { &mut start_us };
         let at_us = *clock;
-        *clock += if *warm { 0 } else { *stagger_us };
+        let is_warm = *warm && !is_late;
+        *clock += if is_warm { 0 } else { *stagger_us };
         HostPlan {
             start_us: at_us,
             contacts: (0..*contacts).filter(|contact| *contact != n).collect(),
             region: cast.region(n),
-            warm: *warm && !is_late,
+            warm: is_warm,
             manager: n > 0 && n < *managers,
             attached: attached.binary_search(&n).is_ok(),
             ..HostPlan::default()

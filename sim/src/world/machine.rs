@@ -3,21 +3,19 @@
 //! Not here: when, and to whom (`plan`, `run`).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use gossipd::node::{Acquaintances, Command, KeptTables, Node, Start};
+use gossipd::node::{Command, KeptTables, Start};
 use gossipd::record::{NodeId, Role};
 use rand::Rng;
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use super::World;
 use super::decide::RENEW_US;
 use super::drive::Happening;
+use super::truth::RECOVERY_US;
 use crate::brain::Brain;
 use crate::host::{self, Host, HostId};
 use crate::luck::Purpose;
 use crate::plan::{Disk, Effect, Path};
-use crate::view::Row;
 
 /// How long a node that announced its absence may take until it is ended anyway, in microseconds.
 const AWAY_US: u64 = 2_000_000;
@@ -186,30 +184,8 @@ impl World {
         self.begin(id, node);
     }
 
-    /// Starts nodes that know each other, as if each had compared its state with the others. foca cannot be told of others
-    /// by itself: what runs it knows their addresses.
-    pub fn start_together(&mut self, ids: &[HostId]) {
-        let mut nodes: Vec<_> = ids.iter().map(|id| (*id, self.made(*id))).collect();
-        let own = nodes.iter().filter(|(_, node)| node.gossipd().is_some());
-        let rows: Vec<_> =
-            own.flat_map(|(id, node)| node.members().into_iter().map(|own| (*id, Arc::new(Row::from(&own))))).collect();
-        let entries = nodes.iter().filter_map(|(_, node)| node.gossipd()).flat_map(Node::entries).collect();
-        if let Ok(others) = Acquaintances::new(&self.commons, entries) {
-            let now_us = self.now_us;
-            let nows: Vec<_> = ids.iter().map(|id| self.host(*id).now(now_us)).collect();
-            // Each for itself, so in whatever order.
-            nodes.par_iter_mut().zip(nows).for_each(|((_, node), now)| {
-                if let Some(node) = node.gossipd_mut() {
-                    node.acquaint(now, &others);
-                }
-            });
-        }
-        nodes.into_iter().for_each(|(id, node)| self.begin(id, node));
-        self.note_acquainted(&rows);
-    }
-
     /// A node for `host`, which does nothing yet.
-    fn made(&mut self, id: HostId) -> Brain {
+    pub(super) fn made(&mut self, id: HostId) -> Brain {
         self.log(id, || "starts".to_owned());
         let (now_us, protocol, cluster_size) = (self.now_us, self.protocol, self.hosts.len());
         let (cluster, keyring, config, luck) = (self.cluster, self.keyring.clone(), self.config.clone(), self.luck);
@@ -244,7 +220,7 @@ impl World {
         Brain::new(protocol, start, cluster_size, &self.commons, now)
     }
 
-    fn begin(&mut self, id: HostId, node: Brain) {
+    pub(super) fn begin(&mut self, id: HostId, node: Brain) {
         self.tables_start(id, &node);
         let view = self.first_view(id, &node);
         self.host_mut(id).node = Some(node);
@@ -378,5 +354,24 @@ impl World {
         if let Some(host) = self.hosts.get_mut(host.index()) {
             host.addr = addr;
         }
+    }
+
+    // ---- health ---------------------------------------------------------------------------------------------------
+
+    /// Notes that a fault touches a host, or does so no longer.
+    pub(crate) fn touch(&mut self, host: HostId, begins: bool) {
+        let now_us = self.now_us;
+        let host = self.host_mut(host);
+        if begins {
+            host.faults += 1;
+        } else {
+            host.faults = host.faults.saturating_sub(1);
+            host.well_from_us = now_us + RECOVERY_US;
+        }
+    }
+
+    /// Whether no fault is on `host`, and none was lately.
+    pub fn is_healthy(&self, host: HostId) -> bool {
+        self.host(host).is_healthy(self.now_us)
     }
 }

@@ -31,6 +31,7 @@ mod rulings;
 mod strangers;
 mod tables;
 mod tables_audit;
+mod together;
 mod truth;
 
 use std::collections::BTreeMap;

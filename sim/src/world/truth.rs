@@ -3,7 +3,6 @@
 //! Not here: whether what they saw is allowed (`checks`), and what it amounts to (`figures`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use gossipd::node::{Degraded, Event, Identity, Member};
 use gossipd::record::{NodeId, Status};
@@ -47,7 +46,7 @@ pub(super) struct Truth {
     /// Who ever had an address, by its number.
     had: Vec<Vec<usize>>,
     /// Rows of running observers that say the truth.
-    right: usize,
+    pub(super) right: usize,
     suspects: usize,
     /// Pairs that an observer lists as active at one address, and since when.
     pub(super) doubles: BTreeMap<(HostId, usize, usize), u64>,
@@ -233,25 +232,27 @@ impl World {
         odd.take(count).collect()
     }
 
-    fn is_right(&self, number: usize, row: Option<&Row>) -> bool {
+    pub(super) fn is_right(&self, number: usize, row: Option<&Row>) -> bool {
         let present = self.truth.born.get(number).and_then(|born| born.present);
         row.zip(present).is_some_and(|(row, life)| row.seen() == (life, Status::Ready))
     }
 
     /// The truth about a node changes: who was right may be wrong now.
     fn set_truth(&mut self, number: usize, change: impl FnOnce(&mut World)) {
-        for observer in 0..self.hosts.len() {
-            let right = self.hosts.get(observer).is_some_and(|host| self.is_right(number, host.view.get(number)));
-            let Some(host) = self.hosts.get_mut(observer).filter(|_| right) else { continue };
-            host.view.right -= 1;
-            self.truth.right -= usize::from(host.node.is_some());
-        }
+        self.recount(number, |right| *right -= 1);
         change(self);
+        self.recount(number, |right| *right += 1);
+    }
+
+    /// Counts those who are right about a node.
+    fn recount(&mut self, number: usize, count: impl Fn(&mut usize)) {
         for observer in 0..self.hosts.len() {
             let right = self.hosts.get(observer).is_some_and(|host| self.is_right(number, host.view.get(number)));
             let Some(host) = self.hosts.get_mut(observer).filter(|_| right) else { continue };
-            host.view.right += 1;
-            self.truth.right += usize::from(host.node.is_some());
+            count(&mut host.view.right);
+            if host.node.is_some() {
+                count(&mut self.truth.right);
+            }
         }
     }
 
@@ -265,31 +266,6 @@ impl World {
         if let Some(identity) = identity {
             self.close_watches(number);
             self.set_truth(number, |world| world.truth.note_life(number, identity));
-        }
-    }
-
-    /// Each of them lists the others without having been told. `rows` are their own lines.
-    pub(super) fn note_acquainted(&mut self, rows: &[(HostId, Arc<Row>)]) {
-        for (observer, _) in rows {
-            let host = self.host(*observer);
-            let (own, since_ms) = (host.number, host.now(self.now_us).unix_ms);
-            self.host_mut(*observer).view.reserve_exact(rows.len());
-            for (subject, row) in rows {
-                let number = self.host(*subject).number;
-                if number == own {
-                    continue;
-                }
-                let is_right = self.is_right(number, Some(row));
-                let row = if row.since_ms == since_ms {
-                    Arc::clone(row)
-                } else {
-                    Arc::new(Row { since_ms, ..Row::clone(row) })
-                };
-                let view = &mut self.host_mut(*observer).view;
-                view.put(number, Some(row));
-                view.right += usize::from(is_right);
-                self.truth.right += usize::from(is_right);
-            }
         }
     }
 
@@ -606,24 +582,5 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    // ---- health ---------------------------------------------------------------------------------------------------
-
-    /// Notes that a fault touches a host, or does so no longer.
-    pub(crate) fn touch(&mut self, host: HostId, begins: bool) {
-        let now_us = self.now_us;
-        let host = self.host_mut(host);
-        if begins {
-            host.faults += 1;
-        } else {
-            host.faults = host.faults.saturating_sub(1);
-            host.well_from_us = now_us + RECOVERY_US;
-        }
-    }
-
-    /// Whether no fault is on `host`, and none was lately.
-    pub fn is_healthy(&self, host: HostId) -> bool {
-        self.host(host).is_healthy(self.now_us)
     }
 }
