@@ -80,6 +80,22 @@ fn a_process_that_ends_while_it_is_stopped_is_not_argued_about() {
     }
 }
 
+/// Witnesses whose datagrams come back too do not open inquiries of their own, or all would ask all within milliseconds.
+#[test]
+fn a_killed_process_is_looked_into_by_few() {
+    for seed in 1..=4 {
+        let (mut world, hosts) = cluster(seed, 64);
+        let inquiries =
+            |world: &World| world.living().map(|host| world.node(host).unwrap().stats().inquiries).sum::<u64>();
+        let before = inquiries(&world);
+        world.kill(hosts[3]);
+        world.run_for(2 * SECOND);
+        assert!(world.living().all(|host| world.status(host, hosts[3]) == Some(Status::Down)), "seed {seed}");
+        let count = inquiries(&world) - before;
+        assert!(count <= 16, "seed {seed}: {count} of 63 looked into it");
+    }
+}
+
 #[test]
 fn plans_that_once_made_a_storm_are_calm() {
     let (scenario, variant) = catalogue::find("S46@16").unwrap();

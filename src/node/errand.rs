@@ -311,6 +311,9 @@ impl Node {
 
     /// A datagram to `to` came back.
     pub(super) fn refused(&mut self, now: Now, to: SocketAddr) {
+        // Whoever was asked about it leaves it to the asker: if each witness asked witnesses, all members would within
+        // milliseconds, and all of them call the same machine.
+        let is_on_errand = self.inquiries.errands.values().any(|errand| errand.subject.addr == to);
         let errands: Vec<_> = self
             .inquiries
             .errands
@@ -332,8 +335,11 @@ impl Node {
         let subject = subject.map(|member| member.swim.identity.id);
         // Anybody can forge a refusal: what was false a moment ago is not looked into again at once.
         if let Some(id) = subject.filter(|id| !self.table.is_refused_falsely(*id, now.mono_us)) {
+            let is_probed = self.ping.is_some_and(|(_, target, _)| target == id);
             self.give_up_probe(now, id);
-            self.inquire(now, id, None, true);
+            if !is_on_errand || is_probed || self.inquiries.open.contains_key(&id) {
+                self.inquire(now, id, None, true);
+            }
         }
     }
 
