@@ -206,9 +206,12 @@ impl Net {
             return Passage::default();
         }
         let mut passage = Passage { delay_us: Some(delay_us), ..Passage::default() };
+        let sent = (!self.faults.is_empty()).then(|| bytes.clone());
         for fault in self.faults.iter_mut().filter(|fault| fault.between.holds(from, to)) {
             fault.mangle(bytes, &mut passage);
         }
+        // A second fault may have turned the same bit back.
+        passage.is_mangled &= sent.is_some_and(|sent| sent != *bytes);
         passage
     }
 
@@ -283,4 +286,31 @@ impl Net {
 fn jittered_us(base_us: u64, percent: u64, rng: &mut ChaCha12Rng) -> u64 {
     let spread_us = base_us * percent / 100;
     base_us - spread_us.min(base_us) + rng.random_range(0..=2 * spread_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_that_two_faults_turn_is_as_it_was() {
+        let mut net = Net::new(Network { latency_us: vec![vec![250]], jitter_percent: 0, loss_ppm: 0 });
+        let [one, other] = [0, 1].map(HostId::new);
+        for host in [one, other] {
+            net.attach(Luck::new(1), host, 0);
+        }
+        let path = Path { from: vec![0], to: vec![1], ..Path::default() };
+        for id in [1, 2] {
+            net.begin(Luck::new(1), id, &path, Effect::Corrupt { ppm: PPM });
+        }
+        let mangled: Vec<_> = (0..100)
+            .map(|_| {
+                let mut bytes = vec![7];
+                let passage = net.datagram(one, other, &mut bytes);
+                assert_eq!(passage.is_mangled, bytes != [7]);
+                passage.is_mangled
+            })
+            .collect();
+        assert!(mangled.contains(&true) && mangled.contains(&false));
+    }
 }

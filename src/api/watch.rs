@@ -339,7 +339,7 @@ pub enum Cause {
     Returned,
     /// The node was gone for so long that it is forgotten.
     Retention,
-    /// The node was down, and the one that the change names is at its address: what was there is gone.
+    /// The node that the change names is at its address: what was there is gone.
     Replaced,
     /// The daemon's own node changed.
     Own,

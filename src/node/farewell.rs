@@ -88,6 +88,13 @@ impl Node {
         self.channel.retain_senders(|id| table.knows(id));
     }
 
+    /// Was it at this node's address before this node began? Then it is gone, and who can tell better? Unless this node has
+    /// moved: it may be faster than the news of who has moved away.
+    pub(super) fn is_predecessor(&self, other: &Identity) -> bool {
+        let Identity { id, addr, .. } = self.identity();
+        other.addr == addr && other.id != id && self.settled.is_some_and(|since| other.generation < since)
+    }
+
     /// Who lives at an address where somebody is down; this node, too.
     fn occupants(&self) -> BTreeMap<SocketAddr, Identity> {
         let identities = |is_wanted: fn(Status) -> bool| {

@@ -165,6 +165,10 @@ impl Node {
         let was_down_since_ms = was_down.map(|(_, since_ms)| since_ms);
         let status = |state: Option<State>| state.map(|(status, _)| status);
         let (old, new) = (status(old), status(new));
+        // Somebody is back, perhaps with many others: there is something to compare.
+        if was_down.is_some() && new == Some(Status::Ready) {
+            self.holdings.agreement.mended();
+        }
         match new {
             Some(Status::Ready | Status::Suspect) => self.holdings.tables.know(owner),
             Some(Status::Down) if old != Some(Status::Down) => self.holdings.tables.know(owner),
@@ -270,7 +274,7 @@ impl Node {
     }
 
     /// Since when a node is down; none: it is not.
-    fn down_since_ms(&self, owner: NodeId) -> Option<u64> {
+    pub(super) fn down_since_ms(&self, owner: NodeId) -> Option<u64> {
         self.table.get(owner).filter(|member| member.status == Status::Down).map(|member| member.since_ms)
     }
 

@@ -149,7 +149,7 @@ pub enum Cause {
     Returned,
     /// It is past its retention.
     Retention,
-    /// That node, which began later, is at its address: it will not come back there.
+    /// That node, which began later, is at its address: it is gone, and will not come back there.
     Replaced(NodeId),
     /// This node itself.
     Own,

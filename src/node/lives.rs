@@ -148,6 +148,7 @@ impl Node {
     pub(super) fn readdress(&mut self, now: Now, addr: SocketAddr) {
         let me = self.identity();
         if addr != me.addr && super::sync::is_usable(addr) {
+            self.settled = None;
             self.renew_at(now, me, addr);
         }
     }

@@ -169,6 +169,8 @@ pub struct Node {
     /// The last gossip round, and whether one is due before foca's next.
     gossiped_us: u64,
     gossip_armed: bool,
+    /// The generation that it started with at its address; none if it moved there while it ran.
+    settled: Option<u64>,
     /// When this node renewed its identity lately.
     renewed_us: VecDeque<u64>,
     /// Where another life of this node's id was seen last.
@@ -250,6 +252,7 @@ impl Node {
             resting_gossip: None,
             gossiped_us: 0,
             gossip_armed: false,
+            settled: Some(generation),
             renewed_us: VecDeque::new(),
             rival_addr: None,
             rival: None,
@@ -475,8 +478,15 @@ impl Node {
                     self.checked(now, sender, check);
                 }
                 Section::Hello(hello) => {
-                    self.greeted(now, sender, hello);
-                    self.tables_greeted(now, sender, tables.unwrap_or_default());
+                    let agrees = self.greeted(now, sender, hello);
+                    let tables_agree = self.tables_greeted(now, sender, tables.unwrap_or_default());
+                    // An answer is not answered.
+                    if kind == Kind::Probe
+                        && !(agrees && tables_agree)
+                        && let Some(to) = self.table.swim(sender)
+                    {
+                        self.greet(now, to.identity);
+                    }
                 }
                 Section::Decisions(batch) => {
                     for signed in batch.into_decisions() {

@@ -7,6 +7,8 @@
 //!
 //! [`Tables::digest_with`]: super::tables::Tables::digest_with
 
+use std::collections::BTreeSet;
+
 use super::mutant::Mutant;
 use super::stats::Kind;
 use super::timers::Timer;
@@ -23,6 +25,8 @@ const PATIENCE_MS: u64 = 10_000;
 const ATTENDED_AGAIN_US: u64 = 300_000;
 /// How long a difference may last that greetings have shown, in microseconds: steps arrive within less.
 const DOUBT_US: u64 = 800_000;
+/// Longest time between two comparisons that bring nothing, in microseconds: another member may have what is lacking.
+const FUTILE_WAIT_MAX_US: u64 = 8_000_000;
 /// Tables that differ at one version, of which the owners are asked at a time.
 const DISPUTES_MAX: usize = 4;
 
@@ -33,12 +37,14 @@ impl Node {
     }
 
     /// Another node says what it holds, hashed. What differs may be on its way: it is compared if nobody has shown within a
-    /// second that it has arrived. Others who agree show that only if they hold all that is in doubt.
-    pub(super) fn tables_greeted(&mut self, now: Now, sender: NodeId, digest: [u8; 8]) {
+    /// second that it has arrived. Others who agree show that only if they hold all that is in doubt. Does this node hold the
+    /// same, as far as it can tell?
+    pub(super) fn tables_greeted(&mut self, now: Now, sender: NodeId, digest: [u8; 8]) -> bool {
         if !self.joined || self.config.has(Mutant::NoTableComparison) {
-            return;
+            return true;
         }
-        if self.tables_digest(sender).starts_with(&digest) {
+        let agrees = self.tables_digest(sender).starts_with(&digest);
+        if agrees {
             self.holdings.agreement.agreed(now);
             let tables = &self.holdings.tables;
             let covers =
@@ -56,6 +62,7 @@ impl Node {
             self.holdings.doubt = None;
             self.compare_tables(peer);
         }
+        agrees
     }
 
     /// Greets somebody in networks that few take part in: those who are greeted with probes are mostly others.
@@ -68,13 +75,22 @@ impl Node {
                 continue;
             }
             for to in self.choose_of(audience, 1) {
-                let mut writer = Writer::new(self.config.payload_bytes_max());
-                writer.hello(&self.hello(now));
-                if let Some(digest) = self.tables_digest(to.id).first_chunk() {
-                    writer.tables(*digest);
-                }
-                self.send_payload(to, Kind::Tables, writer);
+                self.greet(now, to);
             }
+        }
+    }
+
+    /// Says what this node holds, hashed, in a datagram of its own.
+    pub(super) fn greet(&mut self, now: Now, to: Identity) {
+        let mut writer = Writer::new(self.config.payload_bytes_max());
+        self.write_greeting(now, to, &mut writer);
+        self.send_payload(to, Kind::Tables, writer);
+    }
+
+    pub(super) fn write_greeting(&self, now: Now, to: Identity, writer: &mut Writer) {
+        writer.hello(&self.hello(now));
+        if let Some(digest) = self.tables_digest(to.id).first_chunk().filter(|digest| **digest != [0; 8]) {
+            writer.tables(*digest);
         }
     }
 
@@ -108,9 +124,12 @@ impl Node {
                 TableReply::Differences(self.holdings.tables.differences(peer.id, &summaries))
             }
             TableRequest::Fetch { wants, steps } => {
+                let tables = &self.holdings.tables;
+                let owners: BTreeSet<_> = steps.iter().map(|step| step.owner).collect();
+                let unknown = owners.into_iter().filter(|owner| !tables.knows(*owner)).collect();
                 self.take_steps(now, peer, steps);
                 let (steps, more) = self.holdings.tables.serve(&wants);
-                TableReply::Steps { steps, more }
+                TableReply::Steps { steps, more, unknown }
             }
             TableRequest::Seen(sight) => {
                 TableReply::Seen(self.holdings.tables.has_seen(sight.scope, sight.owner, sight.version))
@@ -122,13 +141,19 @@ impl Node {
     pub(super) fn tables_answered(&mut self, now: Now, peer: Peer, scopes: usize, reply: TableReply) {
         match reply {
             TableReply::Differences(listings) => self.tables_differ(now, peer, scopes, &listings),
-            TableReply::Steps { steps, more } => {
+            TableReply::Steps { steps, more, unknown } => {
                 let any = self.take_steps(now, peer, steps);
+                // Nobody else is to be told of those that are forgotten there already.
+                for owner in unknown {
+                    if self.down_since_ms(owner).is_some() {
+                        self.holdings.tables.set_compared(owner, false);
+                    }
+                }
                 let agreement = &mut self.holdings.agreement;
                 if any {
                     agreement.mended()
                 } else {
-                    agreement.failed(self.config.sync_interval_ms * 1_000)
+                    agreement.failed(FUTILE_WAIT_MAX_US)
                 }
                 // Without progress the rest would be refused too.
                 if !(any && more && self.compare_tables(peer.id)) {
@@ -154,7 +179,7 @@ impl Node {
         let to = self.table.get(peer.id).map(|member| member.swim.identity);
         let is_nothing = resolved.wants.is_empty() && resolved.steps.is_empty();
         if is_nothing {
-            self.holdings.agreement.failed(self.config.sync_interval_ms * 1_000);
+            self.holdings.agreement.failed(FUTILE_WAIT_MAX_US);
         }
         let follows = !is_nothing && to.is_some_and(|to| self.fetch_steps(to, resolved.wants, resolved.steps));
         if !follows {

@@ -209,14 +209,14 @@ impl Node {
             self.health.was_suspected();
         }
         self.incarnation = *src_incarnation;
-        let mut hello = None;
+        let mut greets = false;
         if let Message::Ping(probe) = message {
             self.ping = Some((*probe, to.id, now.mono_us));
             let timeout_us = self.health.probe_timeout_us(&self.config);
             self.timers.submit(now.mono_us + timeout_us, Timer::ProbeLate(*probe, to.id));
             if now.mono_us >= self.greetings.due_us && self.joined {
                 self.greetings.due_us = now.mono_us + HELLO_INTERVAL_US;
-                hello = Some(self.hello(now));
+                greets = true;
             }
         }
         let kind = kind_of(message);
@@ -226,11 +226,8 @@ impl Node {
         }
         let mut writer = Writer::new(self.config.payload_bytes_max());
         writer.swim(&packet.to_wire(self.config.swim_bytes_max()));
-        if let Some(hello) = hello {
-            writer.hello(&hello);
-            if let Some(digest) = self.tables_digest(to.id).first_chunk().filter(|digest| **digest != [0; 8]) {
-                writer.tables(*digest);
-            }
+        if greets {
+            self.write_greeting(now, to, &mut writer);
         }
         // Whoever is held for down is told the record held against it: of a later life, or of another node with its id.
         if kind == Kind::TurnUndead {
@@ -364,6 +361,11 @@ impl Node {
             self.stats.updates_refused += 1;
         } else if id == self.identity().id {
             about_me.push(swim);
+        } else if swim.is_active() && self.is_predecessor(&swim.identity) {
+            let gone = Swim { liveness: Liveness::Down, ..swim };
+            if self.mirror(now, gone, Cause::Replaced(self.identity().id)) {
+                news.push(update_of(self.table.life(gone.identity), &gone));
+            }
         } else if self.is_wanted(&swim) && self.mirror(now, swim, Cause::Gossip) {
             news.push(update_of(self.table.life(swim.identity), &swim));
         } else {

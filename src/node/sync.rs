@@ -221,20 +221,22 @@ impl Node {
         wanted.into_iter().collect()
     }
 
-    /// Another node says what it knows.
-    pub(super) fn greeted(&mut self, now: Now, sender: NodeId, hello: Hello) {
+    /// Another node says what it knows. Does this one know the same, as far as it can tell?
+    pub(super) fn greeted(&mut self, now: Now, sender: NodeId, hello: Hello) -> bool {
         let Hello { digest, unix_s } = hello;
         self.health.compared_clocks(sender, unix_s.cast_signed().saturating_sub_unsigned(now.unix_ms / 1_000));
         if !self.joined {
-            return;
+            return true;
         }
-        if self.summary().starts_with(&digest) {
+        let agrees = self.summary().starts_with(&digest);
+        if agrees {
             self.greetings.agreement.agreed(now);
         } else if self.greetings.agreement.disagreed(now)
             && let Some(addr) = self.table.get(sender).map(|member| member.swim.identity.addr)
         {
             self.start_sync(addr, Some(sender));
         }
+        agrees
     }
 
     /// What a greeting says.
@@ -482,6 +484,11 @@ impl Node {
                 self.take_record(now, record, false, Cause::Exchange);
             }
             return self.heard_of_self(now, theirs);
+        }
+        if theirs.is_active() && self.is_predecessor(&theirs.identity) {
+            let gone = Swim { liveness: Liveness::Down, ..theirs };
+            self.apply(now, gone, true, Cause::Replaced(self.identity().id));
+            return;
         }
         if !self.is_wanted(&theirs) {
             return;

@@ -398,6 +398,8 @@ pub enum TableReply {
         steps: Vec<Step>,
         /// Ask again for the rest.
         more: bool,
+        /// Owners of what was handed over whom the answerer does not know, or has forgotten.
+        unknown: Vec<NodeId>,
     },
     /// It has it, or not.
     Seen(bool),
@@ -449,7 +451,7 @@ impl TableReply {
                 let odd = listings.iter().filter(|listing| !is_part_count(usize::from(listing.of))).count();
                 check(&[], &[(listings.len(), SCOPES_MAX), (marks, ITEMS_MAX), (odd, 0)])
             }
-            Self::Steps { steps, more: _ } => check(steps, &[]),
+            Self::Steps { steps, more: _, unknown } => check(steps, &[(unknown.len(), ITEMS_MAX)]),
             Self::Seen(_) => Ok(()),
         }
     }

@@ -305,6 +305,28 @@ fn a_write_reaches_everybody_once() {
 }
 
 #[test]
+fn what_others_have_forgotten_is_soon_no_reason_to_compare() {
+    let mut world = World::attached(4);
+    world.set(3, 1, Some(web(5)));
+    world.run_for(10 * MS);
+    world.stop(3);
+    world.run_for(10_000 * MS);
+    assert_eq!(world.holders(3, 1), 3);
+    let now = world.now();
+    for n in [1, 2] {
+        world.node_mut(n).forget_member(now, id(3), Cause::Retention);
+        world.flush(n);
+    }
+    world.run_for(8_000 * MS);
+    let digest = |n: usize, peer: usize| world.node(n).tables().digest_with(id(peer));
+    for peer in [1, 2] {
+        assert_eq!(digest(0, peer), digest(peer, 0));
+    }
+    // It is still shown where its owner is remembered.
+    assert_eq!(world.holders(3, 1), 1);
+}
+
+#[test]
 fn what_is_lost_is_asked_for_after_a_notice() {
     let mut world = World::attached(8);
     world.deaf.insert(2);
