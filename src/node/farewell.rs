@@ -92,7 +92,7 @@ impl Node {
     /// moved: it may be faster than the news of who has moved away.
     pub(super) fn is_predecessor(&self, other: &Identity) -> bool {
         let Identity { id, addr, .. } = self.identity();
-        other.addr == addr && other.id != id && self.settled.is_some_and(|since| other.generation < since)
+        other.addr == addr && other.id != id && self.lives.settled.is_some_and(|since| other.generation < since)
     }
 
     /// Who lives at an address where somebody is down; this node, too.

@@ -26,11 +26,29 @@ const SILENCE_US: u64 = 300_000_000;
 
 /// Another process that writes records of this node's id.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rival {
+struct Rival {
     /// The generation it started with.
     started: u64,
     /// This node's generation after it was first heard of.
     answered: u64,
+}
+
+/// What a node remembers of its own lives.
+#[derive(Debug)]
+pub(super) struct Lives {
+    /// The generation that it started with at its address; none if it moved there while it ran.
+    pub(super) settled: Option<u64>,
+    /// When it renewed its identity lately.
+    renewed_us: VecDeque<u64>,
+    /// Where another life of its id was seen last.
+    rival_addr: Option<SocketAddr>,
+    rival: Option<Rival>,
+}
+
+impl Lives {
+    pub(super) const fn new(generation: u64) -> Self {
+        Self { settled: Some(generation), renewed_us: VecDeque::new(), rival_addr: None, rival: None }
+    }
 }
 
 /// A generation is a time in seconds, or one more than the last: nothing far in the future is believed, or one forged
@@ -76,7 +94,7 @@ impl Node {
         } else if swim.identity.generation >= me.generation {
             // A life that this one does not remember (an older disk was restored), or another node with this id.
             if swim.identity.addr != me.addr {
-                self.rival_addr = Some(swim.identity.addr);
+                self.lives.rival_addr = Some(swim.identity.addr);
             }
             self.renew(now, swim.identity);
         }
@@ -101,19 +119,19 @@ impl Node {
         if generation > me.generation {
             self.renew(now, Identity { generation, ..me });
         }
-        let first = self.rival.filter(|rival| rival.started == theirs);
+        let first = self.lives.rival.filter(|rival| rival.started == theirs);
         let is_alive = first.is_some_and(|rival| generation > rival.answered);
         if first.is_none() {
-            self.rival = Some(Rival { started: theirs, answered: self.identity().generation });
+            self.lives.rival = Some(Rival { started: theirs, answered: self.identity().generation });
         }
         let gives_way = is_alive && theirs > mine;
         if gives_way || (first.is_none() && theirs < mine) {
-            self.effect(Effect::Event(Event::IdentityConflict { addr: self.rival_addr, generation, gives_way }));
+            self.effect(Effect::Event(Event::IdentityConflict { addr: self.lives.rival_addr, generation, gives_way }));
         }
         if gives_way {
             self.silent = true;
             self.inquiries.clear();
-            self.rival = None;
+            self.lives.rival = None;
             self.timers.submit(now.mono_us + SILENCE_US, Timer::Speak);
         }
     }
@@ -148,7 +166,7 @@ impl Node {
     pub(super) fn readdress(&mut self, now: Now, addr: SocketAddr) {
         let me = self.identity();
         if addr != me.addr && super::sync::is_usable(addr) {
-            self.settled = None;
+            self.lives.settled = None;
             self.renew_at(now, me, addr);
         }
     }
@@ -160,11 +178,11 @@ impl Node {
     }
 
     fn renew_at(&mut self, now: Now, seen: Identity, addr: SocketAddr) {
-        forget_old(&mut self.renewed_us, now);
-        if self.silent || self.renewed_us.len() >= RENEWALS_MAX {
+        forget_old(&mut self.lives.renewed_us, now);
+        if self.silent || self.lives.renewed_us.len() >= RENEWALS_MAX {
             return;
         }
-        self.renewed_us.push_back(now.mono_us);
+        self.lives.renewed_us.push_back(now.mono_us);
         let me = self.identity();
         let generation = me.generation.max(seen.generation).max(now.unix_ms / 1_000).saturating_add(1);
         let before = self.own_member();

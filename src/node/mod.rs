@@ -84,7 +84,7 @@ pub use self::io::{
     Cause, Command, Degraded, Effect, Event, ExchangeError, ExchangeId, Health, KeptTable, Now, Peer, Start, Write,
 };
 pub use self::kept::KeptTables;
-use self::lives::Rival;
+use self::lives::Lives;
 pub use self::member::{Member, Swim};
 pub use self::mutant::Mutant;
 use self::spread::Spread;
@@ -169,13 +169,7 @@ pub struct Node {
     /// The last gossip round, and whether one is due before foca's next.
     gossiped_us: u64,
     gossip_armed: bool,
-    /// The generation that it started with at its address; none if it moved there while it ran.
-    settled: Option<u64>,
-    /// When this node renewed its identity lately.
-    renewed_us: VecDeque<u64>,
-    /// Where another life of this node's id was seen last.
-    rival_addr: Option<SocketAddr>,
-    rival: Option<Rival>,
+    lives: Lives,
     /// This node has given way to another one with its id.
     silent: bool,
     size_log2: u32,
@@ -252,10 +246,7 @@ impl Node {
             resting_gossip: None,
             gossiped_us: 0,
             gossip_armed: false,
-            settled: Some(generation),
-            renewed_us: VecDeque::new(),
-            rival_addr: None,
-            rival: None,
+            lives: Lives::new(generation),
             silent: false,
             size_log2: 0,
             revision: lives::first_revision(generation),
@@ -477,17 +468,8 @@ impl Node {
                     kind = Kind::Check;
                     self.checked(now, sender, check);
                 }
-                Section::Hello(hello) => {
-                    let agrees = self.greeted(now, sender, hello);
-                    let tables_agree = self.tables_greeted(now, sender, tables.unwrap_or_default());
-                    // An answer is not answered.
-                    if kind == Kind::Probe
-                        && !(agrees && tables_agree)
-                        && let Some(to) = self.table.swim(sender)
-                    {
-                        self.greet(now, to.identity);
-                    }
-                }
+                // An answer is not answered.
+                Section::Hello(hello) => self.greeted(now, sender, (hello, tables), kind == Kind::Probe),
                 Section::Decisions(batch) => {
                     for signed in batch.into_decisions() {
                         self.take_decision(now, signed, true);

@@ -40,7 +40,7 @@ impl Node {
     /// second that it has arrived. Others who agree show that only if they hold all that is in doubt. Does this node hold the
     /// same, as far as it can tell?
     pub(super) fn tables_greeted(&mut self, now: Now, sender: NodeId, digest: [u8; 8]) -> bool {
-        if !self.joined || self.config.has(Mutant::NoTableComparison) {
+        if self.config.has(Mutant::NoTableComparison) {
             return true;
         }
         let agrees = self.tables_digest(sender).starts_with(&digest);
@@ -75,13 +75,14 @@ impl Node {
                 continue;
             }
             for to in self.choose_of(audience, 1) {
-                self.greet(now, to);
+                self.greet(now, to.id);
             }
         }
     }
 
     /// Says what this node holds, hashed, in a datagram of its own.
-    pub(super) fn greet(&mut self, now: Now, to: Identity) {
+    pub(super) fn greet(&mut self, now: Now, to: NodeId) {
+        let Some(to) = self.table.swim(to).map(|swim| swim.identity) else { return };
         let mut writer = Writer::new(self.config.payload_bytes_max());
         self.write_greeting(now, to, &mut writer);
         self.send_payload(to, Kind::Tables, writer);

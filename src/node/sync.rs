@@ -221,12 +221,18 @@ impl Node {
         wanted.into_iter().collect()
     }
 
-    /// Another node says what it knows. Does this one know the same, as far as it can tell?
-    pub(super) fn greeted(&mut self, now: Now, sender: NodeId, hello: Hello) -> bool {
+    /// Another node says what it knows, and wants to be told if this one knows something else.
+    pub(super) fn greeted(
+        &mut self,
+        now: Now,
+        sender: NodeId,
+        (hello, tables): (Hello, Option<[u8; 8]>),
+        is_question: bool,
+    ) {
         let Hello { digest, unix_s } = hello;
         self.health.compared_clocks(sender, unix_s.cast_signed().saturating_sub_unsigned(now.unix_ms / 1_000));
         if !self.joined {
-            return true;
+            return;
         }
         let agrees = self.summary().starts_with(&digest);
         if agrees {
@@ -236,7 +242,9 @@ impl Node {
         {
             self.start_sync(addr, Some(sender));
         }
-        agrees
+        if !(self.tables_greeted(now, sender, tables.unwrap_or_default()) && agrees) && is_question {
+            self.greet(now, sender);
+        }
     }
 
     /// What a greeting says.
