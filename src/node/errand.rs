@@ -98,10 +98,12 @@ impl Node {
         let Some((subject, inquiry)) = found else { return };
         let subject = *subject;
         let Some(witness) = inquiry.witnesses.iter_mut().find(|witness| witness.id == sender) else { return };
-        witness.said = Some(testimony);
+        let is_first = witness.said.replace(testimony).is_none();
+        if is_first {
+            self.inquiries.weigh_voucher(sender, testimony);
+        }
         if let Testimony::Heard { generation, incarnation } = testimony {
             self.table.vouched(subject, sender);
-            self.inquiries.voucher = Some(sender);
             self.subject_answered(now, subject, Some((generation, incarnation)), Some(sender));
         } else if !self.is_moot(subject) {
             self.judge(now, subject);

@@ -101,8 +101,8 @@ pub(super) struct Inquiries {
     pub(super) errands: BTreeMap<(NodeId, NodeId), Errand>,
     pub(super) nonce: u32,
     pub(super) timers: u64,
-    /// Who was the last to reach a subject when this node could not.
-    pub(super) voucher: Option<NodeId>,
+    /// Who reaches subjects when this node cannot, and whether it did not the last time.
+    voucher: Option<(NodeId, bool)>,
 }
 
 impl Inquiries {
@@ -122,6 +122,19 @@ impl Inquiries {
     /// The question is not asked any more.
     pub(super) fn drop_about(&mut self, subject: NodeId) {
         self.open.remove(&subject);
+    }
+
+    /// A witness has said what it could. Who sees both of two sides goes on to; who has reached one subject by chance does
+    /// not, and gives way to who reaches the next.
+    pub(super) fn weigh_voucher(&mut self, witness: NodeId, testimony: Testimony) {
+        self.voucher = match (self.voucher, testimony) {
+            (None | Some((_, true)), Testimony::Heard { .. }) => Some((witness, false)),
+            (Some((voucher, _)), Testimony::Heard { .. }) if voucher == witness => Some((witness, false)),
+            (Some((voucher, has_failed)), Testimony::Silent) if voucher == witness => {
+                (!has_failed).then_some((witness, true))
+            }
+            (voucher, _) => voucher,
+        };
     }
 
     pub(super) fn next_nonce(&mut self) -> u32 {
@@ -328,7 +341,7 @@ impl Node {
         fit.extend(unfit.into_iter().filter(|id| *id != subject));
         // Whoever has reached it before, when this node could not, is asked first; then who has reached another one: where
         // two sides do not see each other, few see both, and each that is found by chance is good for all.
-        let of_another = self.inquiries.voucher.filter(|id| is_fit(id));
+        let of_another = self.inquiries.voucher.map(|(voucher, _)| voucher).filter(|id| is_fit(id));
         for voucher in of_another.into_iter().chain(self.table.voucher(subject)).filter(|id| self.is_active(*id)) {
             fit.retain(|id| *id != voucher);
             fit.insert(0, voucher);
@@ -579,5 +592,27 @@ impl Node {
         let Swim { incarnation, .. } = known;
         let timer = foca::Timer::ChangeSuspectToDown { member_id: subject.into(), incarnation, token };
         self.swim_timer(now, timer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reaches_others_again_and_again_is_asked_first_and_who_did_by_chance_gives_way() {
+        let [bridge, lucky] = [1, 2].map(|n| NodeId::from_bytes([n; 16]));
+        let heard = Testimony::Heard { generation: 1, incarnation: 0 };
+        let mut inquiries = Inquiries::default();
+        let mut told = |said: &[(NodeId, Testimony)]| {
+            said.iter().for_each(|(witness, testimony)| inquiries.weigh_voucher(*witness, *testimony));
+            inquiries.voucher.map(|(voucher, _)| voucher)
+        };
+        assert_eq!(told(&[(lucky, heard)]), Some(lucky));
+        assert_eq!(told(&[(bridge, heard)]), Some(lucky), "it may see both sides");
+        assert_eq!(told(&[(lucky, Testimony::Silent), (bridge, heard)]), Some(bridge));
+        assert_eq!(told(&[(lucky, heard), (bridge, Testimony::Silent), (bridge, heard)]), Some(bridge));
+        assert_eq!(told(&[(bridge, Testimony::Refused), (lucky, Testimony::Silent)]), Some(bridge));
+        assert_eq!(told(&[(bridge, Testimony::Silent), (bridge, Testimony::Silent)]), None);
     }
 }
