@@ -98,12 +98,12 @@ impl Node {
         let Some((subject, inquiry)) = found else { return };
         let subject = *subject;
         let Some(witness) = inquiry.witnesses.iter_mut().find(|witness| witness.id == sender) else { return };
-        let is_first = witness.said.replace(testimony).is_none();
-        if is_first {
-            self.inquiries.weigh_voucher(sender, testimony);
-        }
+        witness.said = Some(testimony);
         if let Testimony::Heard { generation, incarnation } = testimony {
             self.table.vouched(subject, sender);
+            let table = &self.table;
+            let is_active = |id| table.get(id).is_some_and(|member| member.swim.is_active());
+            self.inquiries.voucher.reached(sender, is_active);
             self.subject_answered(now, subject, Some((generation, incarnation)), Some(sender));
         } else if !self.is_moot(subject) {
             self.judge(now, subject);

@@ -30,6 +30,7 @@ use super::tables::{Changed, Conflict, Outcome, Refused, Source, Tables, WriteEr
 use super::{Cause, Effect, Event, Identity, Node, Now};
 use crate::record::network::NetworkId;
 use crate::record::{NodeId, Status, Version};
+use crate::wire::exchange::Digest;
 use crate::wire::table::{Scope, Sight, Span, Step};
 
 /// How long the tables of a node that is down are compared, in milliseconds: its last words have arrived by then.
@@ -37,6 +38,16 @@ const COMPARED_DOWN_MS: u64 = 60_000;
 
 /// A member's status, and since when.
 type State = (Status, u64);
+
+/// What a greeting has shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Difference {
+    /// Whose tables differ.
+    pub(super) peer: NodeId,
+    pub(super) since_us: u64,
+    /// The digest here, then.
+    pub(super) ours: Digest,
+}
 
 /// Everything that a node keeps about tables.
 #[derive(Debug)]
@@ -49,8 +60,7 @@ pub(super) struct Holdings {
     pub(super) lane: Lane,
     pub(super) hints: Hints,
     pub(super) agreement: Agreement,
-    /// Whose tables differ, by its greeting, and since when.
-    pub(super) doubt: Option<(NodeId, u64)>,
+    pub(super) difference: Option<Difference>,
     /// Networks to be compared with somebody before this node has joined.
     pub(super) unmet: BTreeSet<NetworkId>,
 }
@@ -64,7 +74,7 @@ impl Holdings {
             lane: Lane::default(),
             hints: Hints::default(),
             agreement: Agreement::default(),
-            doubt: None,
+            difference: None,
             unmet: BTreeSet::new(),
         }
     }
@@ -319,6 +329,8 @@ impl Node {
 
 #[cfg(test)]
 mod churn;
+#[cfg(test)]
+mod comparing;
 #[cfg(test)]
 mod spread;
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::identity::Identity;
 use super::member::Swim;
 use super::stats::Kind;
 use super::timers::Timer;
+use super::voucher::Voucher;
 use super::{Cause, Mutant, Node, Now, Purpose};
 use crate::record::NodeId;
 use crate::wire::datagram::{Check, Doubt, Testimony, Writer};
@@ -90,6 +91,8 @@ pub(super) struct Inquiry {
     pub(super) witnesses: Vec<Witness>,
     pub(super) tcp: Tcp,
     pub(super) icmp_refused: bool,
+    /// The voucher has not reached it.
+    pub(super) has_weighed: bool,
     /// Of several timers only the last counts.
     pub(super) timer: u64,
 }
@@ -101,8 +104,7 @@ pub(super) struct Inquiries {
     pub(super) errands: BTreeMap<(NodeId, NodeId), Errand>,
     pub(super) nonce: u32,
     pub(super) timers: u64,
-    /// Who reaches subjects when this node cannot, and whether it did not the last time.
-    voucher: Option<(NodeId, bool)>,
+    pub(super) voucher: Voucher,
 }
 
 impl Inquiries {
@@ -124,17 +126,15 @@ impl Inquiries {
         self.open.remove(&subject);
     }
 
-    /// A witness has said what it could. Who sees both of two sides goes on to; who has reached one subject by chance does
-    /// not, and gives way to who reaches the next.
-    pub(super) fn weigh_voucher(&mut self, witness: NodeId, testimony: Testimony) {
-        self.voucher = match (self.voucher, testimony) {
-            (None | Some((_, true)), Testimony::Heard { .. }) => Some((witness, false)),
-            (Some((voucher, _)), Testimony::Heard { .. }) if voucher == witness => Some((witness, false)),
-            (Some((voucher, has_failed)), Testimony::Silent) if voucher == witness => {
-                (!has_failed).then_some((witness, true))
-            }
-            (voucher, _) => voucher,
-        };
+    /// The witnesses of a round are dismissed: has the voucher been among them for nothing?
+    fn weigh_voucher(&mut self, subject: NodeId) {
+        let Some(voucher) = self.voucher.who() else { return };
+        let Some(inquiry) = self.open.get_mut(&subject).filter(|inquiry| !inquiry.has_weighed) else { return };
+        let is_vain = |said: Option<Testimony>| matches!(said, None | Some(Testimony::Silent));
+        if inquiry.witnesses.iter().any(|witness| witness.id == voucher && is_vain(witness.said)) {
+            inquiry.has_weighed = true;
+            self.voucher.failed();
+        }
     }
 
     pub(super) fn next_nonce(&mut self) -> u32 {
@@ -194,6 +194,7 @@ impl Node {
             witnesses: Vec::new(),
             tcp: Tcp::NotTried,
             icmp_refused: is_refused,
+            has_weighed: false,
             timer: 0,
         };
         self.inquiries.open.insert(subject, inquiry);
@@ -324,6 +325,7 @@ impl Node {
 
     /// Draws witnesses and asks them.
     fn call_witnesses(&mut self, now: Now, subject: NodeId) {
+        self.inquiries.weigh_voucher(subject);
         let barren = self.inquiries.open.get(&subject).map_or(0, |inquiry| inquiry.barren);
         let count = self.config.witnesses.max(1) * if barren > 0 { 2 } else { 1 };
         let drawn = self.choose(count + self.inquiries.open.len().min(2 * count) + 1);
@@ -341,7 +343,7 @@ impl Node {
         fit.extend(unfit.into_iter().filter(|id| *id != subject));
         // Whoever has reached it before, when this node could not, is asked first; then who has reached another one: where
         // two sides do not see each other, few see both, and each that is found by chance is good for all.
-        let of_another = self.inquiries.voucher.map(|(voucher, _)| voucher).filter(|id| is_fit(id));
+        let of_another = self.inquiries.voucher.who().filter(|id| is_fit(id));
         for voucher in of_another.into_iter().chain(self.table.voucher(subject)).filter(|id| self.is_active(*id)) {
             fit.retain(|id| *id != voucher);
             fit.insert(0, voucher);
@@ -592,27 +594,5 @@ impl Node {
         let Swim { incarnation, .. } = known;
         let timer = foca::Timer::ChangeSuspectToDown { member_id: subject.into(), incarnation, token };
         self.swim_timer(now, timer);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_reaches_others_again_and_again_is_asked_first_and_who_did_by_chance_gives_way() {
-        let [bridge, lucky] = [1, 2].map(|n| NodeId::from_bytes([n; 16]));
-        let heard = Testimony::Heard { generation: 1, incarnation: 0 };
-        let mut inquiries = Inquiries::default();
-        let mut told = |said: &[(NodeId, Testimony)]| {
-            said.iter().for_each(|(witness, testimony)| inquiries.weigh_voucher(*witness, *testimony));
-            inquiries.voucher.map(|(voucher, _)| voucher)
-        };
-        assert_eq!(told(&[(lucky, heard)]), Some(lucky));
-        assert_eq!(told(&[(bridge, heard)]), Some(lucky), "it may see both sides");
-        assert_eq!(told(&[(lucky, Testimony::Silent), (bridge, heard)]), Some(bridge));
-        assert_eq!(told(&[(lucky, heard), (bridge, Testimony::Silent), (bridge, heard)]), Some(bridge));
-        assert_eq!(told(&[(bridge, Testimony::Refused), (lucky, Testimony::Silent)]), Some(bridge));
-        assert_eq!(told(&[(bridge, Testimony::Silent), (bridge, Testimony::Silent)]), None);
     }
 }

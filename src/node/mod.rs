@@ -58,6 +58,7 @@ mod tables_own;
 mod tables_view;
 mod timers;
 mod view;
+mod voucher;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -412,6 +413,7 @@ impl Node {
                 Timer::Notify => self.notify_timer(now),
                 Timer::Lacks => self.lacks_timer(now),
                 Timer::Attend(network) => _ = self.attend(network),
+                Timer::Differ => self.difference_timer(now),
                 Timer::LeaveDeadline => self.leave_done(false),
                 Timer::Speak => self.speak(now),
             }
@@ -468,8 +470,12 @@ impl Node {
                     kind = Kind::Check;
                     self.checked(now, sender, check);
                 }
-                // An answer is not answered.
-                Section::Hello(hello) => self.greeted(now, sender, (hello, tables), kind == Kind::Probe),
+                Section::Hello(hello) => {
+                    // An answer is not answered.
+                    let is_question = kind == Kind::Probe;
+                    kind = if is_question { kind } else { Kind::Tables };
+                    self.greeted(now, sender, (hello, tables), is_question);
+                }
                 Section::Decisions(batch) => {
                     for signed in batch.into_decisions() {
                         self.take_decision(now, signed, true);

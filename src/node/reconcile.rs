@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use super::holdings::Difference;
 use super::mutant::Mutant;
 use super::stats::Kind;
 use super::timers::Timer;
@@ -24,7 +25,10 @@ const PATIENCE_MS: u64 = 10_000;
 /// Time from the attachment to a network to the second comparison, in microseconds: everybody knows of it by then.
 const ATTENDED_AGAIN_US: u64 = 300_000;
 /// How long a difference may last that greetings have shown, in microseconds: steps arrive within less.
-const DOUBT_US: u64 = 800_000;
+const LASTING_US: u64 = 800_000;
+/// How long others are believed to lack what was handed to them of an owner that is down, in milliseconds: longer than news
+/// takes to get about.
+const HANDED_OVER_MS: u64 = 10_000;
 /// Longest time between two comparisons that bring nothing, in microseconds: another member may have what is lacking.
 const FUTILE_WAIT_MAX_US: u64 = 8_000_000;
 /// Tables that differ at one version, of which the owners are asked at a time.
@@ -49,20 +53,33 @@ impl Node {
             let tables = &self.holdings.tables;
             let covers =
                 |peer: NodeId| tables.scopes_with(peer).all(|scope| tables.scopes_with(sender).any(|s| s == scope));
-            if self.holdings.doubt.is_some_and(|(peer, _)| peer == sender || covers(peer)) {
-                self.holdings.doubt = None;
+            if self.holdings.difference.is_some_and(|Difference { peer, .. }| peer == sender || covers(peer)) {
+                self.holdings.difference = None;
             }
-        } else {
-            self.holdings.doubt.get_or_insert((sender, now.mono_us));
+        } else if self.holdings.difference.is_none() {
+            let difference = Difference { peer: sender, since_us: now.mono_us, ours: self.tables_digest(sender) };
+            self.holdings.difference = Some(difference);
+            self.timers.submit(now.mono_us + LASTING_US, Timer::Differ);
         }
-        if let Some((peer, since_us)) = self.holdings.doubt
-            && now.mono_us >= since_us + DOUBT_US
+        self.look_into_difference(now);
+        agrees
+    }
+
+    /// Nobody has greeted meanwhile. What came since may have been all that was lacking: then the next greeting tells.
+    pub(super) fn difference_timer(&mut self, now: Now) {
+        if self.holdings.difference.is_some_and(|Difference { peer, ours, .. }| self.tables_digest(peer) == ours) {
+            self.look_into_difference(now);
+        }
+    }
+
+    fn look_into_difference(&mut self, now: Now) {
+        if let Some(Difference { peer, since_us, .. }) = self.holdings.difference
+            && now.mono_us >= since_us + LASTING_US
             && self.holdings.agreement.is_due(now)
         {
-            self.holdings.doubt = None;
+            self.holdings.difference = None;
             self.compare_tables(peer);
         }
-        agrees
     }
 
     /// Greets somebody in networks that few take part in: those who are greeted with probes are mostly others.
@@ -125,12 +142,12 @@ impl Node {
                 TableReply::Differences(self.holdings.tables.differences(peer.id, &summaries))
             }
             TableRequest::Fetch { wants, steps } => {
-                let tables = &self.holdings.tables;
                 let owners: BTreeSet<_> = steps.iter().map(|step| step.owner).collect();
-                let unknown = owners.into_iter().filter(|owner| !tables.knows(*owner)).collect();
-                self.take_steps(now, peer, steps);
-                let (steps, more) = self.holdings.tables.serve(&wants);
-                TableReply::Steps { steps, more, unknown }
+                let took = self.take_steps(now, peer, steps);
+                let tables = &self.holdings.tables;
+                let uncompared = owners.into_iter().filter(|owner| !tables.is_compared(*owner)).collect();
+                let (steps, more) = tables.serve(&wants);
+                TableReply::Steps { steps, more, took, uncompared }
             }
             TableRequest::Seen(sight) => {
                 TableReply::Seen(self.holdings.tables.has_seen(sight.scope, sight.owner, sight.version))
@@ -142,16 +159,16 @@ impl Node {
     pub(super) fn tables_answered(&mut self, now: Now, peer: Peer, scopes: usize, reply: TableReply) {
         match reply {
             TableReply::Differences(listings) => self.tables_differ(now, peer, scopes, &listings),
-            TableReply::Steps { steps, more, unknown } => {
+            TableReply::Steps { steps, more, took, uncompared } => {
                 let any = self.take_steps(now, peer, steps);
-                // Nobody else is to be told of those that are forgotten there already.
-                for owner in unknown {
-                    if self.down_since_ms(owner).is_some() {
+                // What is left of those that are gone is soon compared by nobody, or the two would never agree.
+                for owner in uncompared {
+                    if self.down_since_ms(owner).is_some_and(|since_ms| now.unix_ms >= since_ms + HANDED_OVER_MS) {
                         self.holdings.tables.set_compared(owner, false);
                     }
                 }
                 let agreement = &mut self.holdings.agreement;
-                if any {
+                if any || took {
                     agreement.mended()
                 } else {
                     agreement.failed(FUTILE_WAIT_MAX_US)

@@ -28,7 +28,7 @@ pub enum Kind {
     Decisions,
     /// Questions whether a node has certain decisions or versions of tables, and their answers.
     Confirm,
-    /// Steps of tables, notices of them, and wants.
+    /// Steps of tables, notices of them, and wants; greetings without a probe.
     Tables,
 }
 

@@ -359,15 +359,19 @@ impl Node {
         let id = swim.identity.id;
         if !self.is_acceptable(now, &swim.identity) {
             self.stats.updates_refused += 1;
-        } else if id == self.identity().id {
+            return;
+        }
+        if id == self.identity().id {
             about_me.push(swim);
-        } else if swim.is_active() && self.is_predecessor(&swim.identity) {
-            let gone = Swim { liveness: Liveness::Down, ..swim };
-            if self.mirror(now, gone, Cause::Replaced(self.identity().id)) {
-                news.push(update_of(self.table.life(gone.identity), &gone));
-            }
-        } else if self.is_wanted(&swim) && self.mirror(now, swim, Cause::Gossip) {
-            news.push(update_of(self.table.life(swim.identity), &swim));
+            return;
+        }
+        let (believed, cause) = if swim.is_active() && self.is_predecessor(&swim.identity) {
+            (Swim { liveness: Liveness::Down, ..swim }, Cause::Replaced(self.identity().id))
+        } else {
+            (swim, Cause::Gossip)
+        };
+        if self.is_wanted(&swim) && self.mirror(now, believed, cause) {
+            news.push(update_of(self.table.life(swim.identity), &believed));
         } else {
             self.stats.updates_filtered += 1;
             let known = self.table.get(id);

@@ -245,6 +245,11 @@ impl Tables {
         self.set_compared(owner, true);
     }
 
+    /// Do an owner's tables take part in comparisons?
+    pub fn is_compared(&self, owner: NodeId) -> bool {
+        self.owners.is_compared(owner)
+    }
+
     /// Says whether an owner's tables take part in comparisons. To be switched off where others may already have
     /// forgotten what is still held here, or the two would never agree.
     pub fn set_compared(&mut self, owner: NodeId, is_compared: bool) {

@@ -1,6 +1,8 @@
 //! What a member that turned bad can say, and what comes of it: nothing that lasts.
 
 mod cas;
+mod greetings;
+mod heirs;
 
 use foca::{Header, Member as Update, Message, State};
 
@@ -62,6 +64,11 @@ struct Pair {
 impl Pair {
     /// Node 1 has joined through node 2.
     fn new() -> Self {
+        Self::told_of(Vec::new())
+    }
+
+    /// Node 1 has joined through node 2, which told it of others.
+    fn told_of(others: Vec<MemberEntry>) -> Self {
         let start = Start {
             cluster: cluster(),
             id: id(1),
@@ -83,9 +90,8 @@ impl Pair {
             Effect::Exchange { id, .. } => Some(id),
             _ => None,
         });
-        let reply =
-            Reply::State { members: Some(vec![entry(2, Liveness::Alive)]), decisions: [0; 16], tables: [0; 16] }
-                .to_bytes();
+        let members = Some([vec![entry(2, Liveness::Alive)], others].concat());
+        let reply = Reply::State { members, decisions: [0; 16], tables: [0; 16] }.to_bytes();
         node.handle_reply(NOW, sync.unwrap(), Ok((Peer { id: id(2), role: Role::Worker }, &reply)));
         drain(&mut node);
         assert!(node.is_joined());
@@ -188,60 +194,6 @@ fn who_was_forgotten_stays_forgotten() {
     pair.gossip(&[Update::new(identity(3), 0, State::Alive)]);
     pair.gossip(&[Update::new(identity(3), 0, State::Down)]);
     assert_eq!(pair.status(3), Some(Status::Down));
-}
-
-/// What an earlier installation of this node's machine is to those that have not heard of its end.
-fn predecessor(generation: u64) -> Identity {
-    Identity { id: id(3), generation, addr: addr(1) }
-}
-
-#[test]
-fn whoever_was_at_this_address_before_is_gone_however_it_is_heard_of() {
-    let earlier = predecessor(identity(1).generation - 1);
-    let told_down = |pair: &mut Pair, effects: Vec<Effect>| {
-        assert_eq!(pair.status(3), Some(Status::Down));
-        let later = Now { mono_us: NOW.mono_us + 100_000, unix_ms: NOW.unix_ms + 100 };
-        pair.node.handle_timeout(later);
-        let sent = effects.into_iter().chain(drain(&mut pair.node));
-        let payloads = sent.filter_map(|effect| match effect {
-            Effect::Send { mut bytes, .. } => pair.member.open(&mut bytes).ok().map(|opened| opened.payload.to_vec()),
-            _ => None,
-        });
-        let told = payloads.flat_map(|payload| {
-            let packets = sections(&payload).unwrap().into_iter().filter_map(|section| match section {
-                Section::Swim(bytes) => Packet::from_wire(bytes, id(1), identity(2)).ok(),
-                _ => None,
-            });
-            packets.flat_map(|packet| packet.updates).collect::<Vec<_>>()
-        });
-        assert!(told.into_iter().any(|update| update == Update::new(earlier, 0, State::Down)));
-    };
-    let mut pair = Pair::new();
-    let effects = pair.gossip(&[Update::new(earlier, 0, State::Alive)]);
-    told_down(&mut pair, effects);
-    let mut pair = Pair::new();
-    let entry = MemberEntry { generation: earlier.generation, addr: earlier.addr, ..entry(3, Liveness::Alive) };
-    let push = Request::Push { members: vec![entry] }.to_bytes();
-    pair.node.handle_request(NOW, Peer { id: id(2), role: Role::Worker }, &push).unwrap();
-    let effects = drain(&mut pair.node);
-    told_down(&mut pair, effects);
-}
-
-#[test]
-fn nobody_is_gone_for_sharing_an_address_with_this_node_unless_it_was_there_first() {
-    let mut pair = Pair::new();
-    pair.gossip(&[Update::new(predecessor(identity(1).generation), 0, State::Alive)]);
-    assert_eq!(pair.status(3), Some(Status::Ready));
-    // A node that moves while it runs may be faster than the news of who has moved away.
-    let mut pair = Pair::new();
-    pair.node.handle_command(NOW, Command::Readdress(addr(9)));
-    drain(&mut pair.node);
-    let there = Identity { id: id(3), generation: identity(1).generation - 1, addr: addr(9) };
-    let mut told = Writer::new(4_000);
-    let header = Header { src: identity(2), src_incarnation: 0, dst: pair.node.identity(), message: Message::Gossip };
-    assert!(told.swim(&Packet { header, updates: vec![Update::new(there, 0, State::Alive)] }.to_wire(usize::MAX)));
-    pair.hear(&told.finish());
-    assert_eq!(pair.status(3), Some(Status::Ready));
 }
 
 #[test]

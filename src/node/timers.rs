@@ -49,6 +49,8 @@ pub(super) enum Timer {
     Lacks,
     /// Compare tables with somebody who is attached to that network too.
     Attend(NetworkId),
+    /// A difference that a greeting has shown may have lasted.
+    Differ,
 }
 
 /// Deadlines in order of time, then of submission.

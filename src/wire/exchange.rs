@@ -265,8 +265,8 @@ mod tests {
         let seen = Request::Tables(TableRequest::Seen(Sight { scope, owner, version }));
         assert_eq!(hex(seen.to_bytes()), format!("01070200{owner_hex}0702"));
         assert_eq!(hex(Reply::Tables(TableReply::Seen(true)).to_bytes()), "01080201");
-        let steps = TableReply::Steps { steps: Vec::new(), more: true, unknown: vec![owner] };
-        assert_eq!(hex(Reply::Tables(steps).to_bytes()), format!("010801000101{owner_hex}"));
+        let steps = TableReply::Steps { steps: Vec::new(), more: true, took: false, uncompared: vec![owner] };
+        assert_eq!(hex(Reply::Tables(steps).to_bytes()), format!("01080100010001{owner_hex}"));
         assert_eq!(Request::from_bytes(&fetch.to_bytes()), Ok(fetch));
         assert_eq!(hex(Request::Examine { nonce: 7 }.to_bytes()), "010807");
         let state = Reply::State { members: None, decisions: [2; 16], tables: [3; 16] };

@@ -398,8 +398,11 @@ pub enum TableReply {
         steps: Vec<Step>,
         /// Ask again for the rest.
         more: bool,
-        /// Owners of what was handed over whom the answerer does not know, or has forgotten.
-        unknown: Vec<NodeId>,
+        /// Something that was handed over was new.
+        took: bool,
+        /// Owners of what was handed over whom the answerer does not compare: they have been down for long, or it has
+        /// forgotten them.
+        uncompared: Vec<NodeId>,
     },
     /// It has it, or not.
     Seen(bool),
@@ -451,7 +454,7 @@ impl TableReply {
                 let odd = listings.iter().filter(|listing| !is_part_count(usize::from(listing.of))).count();
                 check(&[], &[(listings.len(), SCOPES_MAX), (marks, ITEMS_MAX), (odd, 0)])
             }
-            Self::Steps { steps, more: _, unknown } => check(steps, &[(unknown.len(), ITEMS_MAX)]),
+            Self::Steps { steps, more: _, took: _, uncompared } => check(steps, &[(uncompared.len(), ITEMS_MAX)]),
             Self::Seen(_) => Ok(()),
         }
     }

@@ -188,11 +188,11 @@ impl World {
         self.write(n, Write::Set { network: net(), endpoints: vec![(endpoint(key), value)] })
     }
 
-    fn get(&self, n: usize, owner: usize, key: u8) -> Option<Endpoint> {
+    pub(super) fn get(&self, n: usize, owner: usize, key: u8) -> Option<Endpoint> {
         self.node(n).tables().endpoint(EndpointName { network: net(), owner: id(owner), id: endpoint(key) })
     }
 
-    fn holders(&self, owner: usize, key: u8) -> usize {
+    pub(super) fn holders(&self, owner: usize, key: u8) -> usize {
         (0..self.nodes.len()).filter(|n| self.nodes[*n].is_some() && self.get(*n, owner, key).is_some()).count()
     }
 
@@ -302,28 +302,6 @@ fn a_write_reaches_everybody_once() {
     world.set(3, 1, None);
     world.run_for(5 * MS);
     assert_eq!(world.holders(3, 1), 0);
-}
-
-#[test]
-fn what_others_have_forgotten_is_soon_no_reason_to_compare() {
-    let mut world = World::attached(4);
-    world.set(3, 1, Some(web(5)));
-    world.run_for(10 * MS);
-    world.stop(3);
-    world.run_for(10_000 * MS);
-    assert_eq!(world.holders(3, 1), 3);
-    let now = world.now();
-    for n in [1, 2] {
-        world.node_mut(n).forget_member(now, id(3), Cause::Retention);
-        world.flush(n);
-    }
-    world.run_for(8_000 * MS);
-    let digest = |n: usize, peer: usize| world.node(n).tables().digest_with(id(peer));
-    for peer in [1, 2] {
-        assert_eq!(digest(0, peer), digest(peer, 0));
-    }
-    // It is still shown where its owner is remembered.
-    assert_eq!(world.holders(3, 1), 1);
 }
 
 #[test]
@@ -569,15 +547,4 @@ fn what_could_not_be_kept_does_not_count() {
     assert_eq!(again, lost);
     world.run_for(20 * MS);
     assert_eq!(world.get(2, 0, 1), Some(web(6)));
-}
-
-#[test]
-fn a_node_that_missed_everything_is_repaired_by_a_comparison() {
-    let mut world = World::attached(6);
-    world.deaf.insert(2);
-    world.set(3, 1, Some(web(5)));
-    world.run_for(400 * MS);
-    world.deaf.clear();
-    world.run_for(6_000 * MS);
-    assert_eq!(world.get(2, 3, 1), Some(web(5)));
 }

@@ -259,7 +259,8 @@ fn comparing_costs_what_differs() {
     let ask = codec::encode(&TableRequest::Compare(summaries)).len();
     let list = codec::encode(&TableReply::Differences(listings)).len();
     let fetch = codec::encode(&TableRequest::Fetch { wants: resolved.wants, steps: resolved.steps.clone() }).len();
-    let rest = codec::encode(&TableReply::Steps { steps: steps.clone(), more, unknown: Vec::new() }).len();
+    let rest =
+        codec::encode(&TableReply::Steps { steps: steps.clone(), more, took: false, uncompared: Vec::new() }).len();
     // Two summaries of 256 parts, some 120 marks, 31 steps.
     assert!(ask < 5_000 && list < 8_000 && fetch < 4_000 && rest < 3_000, "{ask} {list} {fetch} {rest}");
     resolved.steps.iter().for_each(|step| drop(hear(&mut two, step)));
@@ -318,7 +319,8 @@ fn a_hundred_thousand_records_with_thirty_that_differ_cost_what_differs() {
         let resolved = behind.resolve(&listings);
         let (steps, more) = ahead.serve(&resolved.wants);
         bytes += codec::encode(&TableRequest::Fetch { wants: resolved.wants, steps: Vec::new() }).len();
-        bytes += codec::encode(&TableReply::Steps { steps: steps.clone(), more, unknown: Vec::new() }).len();
+        bytes +=
+            codec::encode(&TableReply::Steps { steps: steps.clone(), more, took: false, uncompared: Vec::new() }).len();
         steps.into_iter().for_each(|step| drop(behind.apply(Source::Relay, step).unwrap()));
         round_trips += 2;
     }
